@@ -1,0 +1,44 @@
+"""Fast sampling for PyTorch: every diffusion solver is one fused operator call a step.
+
+Most names below are imported on first use, so that `fastdiff_ops.reference` and `fastdiff_ops.show_versions` also work
+where the compiled library is missing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from ._version import __version__
+from .show_versions import show_versions
+
+if TYPE_CHECKING:
+    from . import ops, reference, schedules, solvers
+    from .solvers import SolverTable, make_table, sample
+
+__all__ = [
+    "SolverTable",
+    "__version__",
+    "make_table",
+    "ops",
+    "reference",
+    "sample",
+    "schedules",
+    "show_versions",
+    "solvers",
+]
+
+_MODULES = ("ops", "reference", "schedules", "solvers")
+_HOMES = {"SolverTable": "solvers", "make_table": "solvers", "sample": "solvers"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
