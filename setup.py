@@ -3,10 +3,10 @@
 * ``fastdiff_ops._ops``: every operator, on the LibTorch stable ABI. One binary serves every torch >= 2.10.
 * ``fastdiff_ops._host``: pybind11; build information and host objects with state.
 
-CUDA kernels are compiled whenever a CUDA compiler is found, also when torch itself is a CPU build: they know no torch,
-the runtime is linked statically, and on such a torch they are simply never called.
+CUDA kernels are compiled whenever a CUDA compiler is found, also when torch itself is a CPU build: they know no
+torch, the runtime is linked statically, and on such a torch they are simply never called.
 
-Environment: ``FASTDIFF_OPS_CUDA=0|1`` (never / always), ``TORCH_CUDA_ARCH_LIST``, ``CUDA_HOME``, ``MAX_JOBS``.
+Environment: FASTDIFF_OPS_CUDA=0|1 (never, always), TORCH_CUDA_ARCH_LIST, CUDA_HOME, MAX_JOBS.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ def find_cuda() -> Path | None:
             return Path(home)
     if want == "1":
         raise SystemExit(
-            "FASTDIFF_OPS_CUDA=1 asks for the CUDA kernels, but no nvcc was found. Install the CUDA toolkit, put nvcc on PATH "
-            "or set CUDA_HOME; or build without CUDA: FASTDIFF_OPS_CUDA=0"
+            "FASTDIFF_OPS_CUDA=1 asks for the CUDA kernels, but no nvcc was found. Install the CUDA toolkit, put "
+            "nvcc on PATH or set CUDA_HOME; or build without CUDA: FASTDIFF_OPS_CUDA=0"
         )
     return None
 
 
 def nvcc_on_path() -> str | None:
-    """Return the toolkit that `nvcc` on PATH belongs to; the command may be a wrapper outside it, so it is asked."""
+    """Return the toolkit that `nvcc` on PATH belongs to; the command may be a wrapper, so it is asked."""
     exe = shutil.which("nvcc")
     if not exe:
         return None
@@ -68,7 +68,8 @@ def gencode(nvcc: Path) -> tuple[list[str], str]:
         if number.rstrip("af") not in known:
             if asked:  # the default list shrinks to what the toolkit knows, an explicit one must not
                 raise SystemExit(
-                    f"TORCH_CUDA_ARCH_LIST names {arch}, which {nvcc} does not know; it knows {sorted(known, key=int)}"
+                    f"TORCH_CUDA_ARCH_LIST names {arch}, which {nvcc} does not know; "
+                    f"it knows {sorted(known, key=int)}"
                 )
             continue
         names.append(arch)
@@ -89,7 +90,7 @@ def find_cudart(cuda: Path) -> Path:
 
 
 def write_if_changed(path: Path, text: str) -> None:
-    """Write a generated file, leaving its time stamp alone when nothing changed: nothing is rebuilt for it then."""
+    """Write a generated file unless it holds this already: a new time stamp would rebuild what includes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
@@ -145,7 +146,7 @@ def extensions() -> list[ce.CppExtension]:
     stable = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
     sources = ["csrc/ops.cpp", *relative("csrc/*/*_cpu.cpp")]
     include = [str(ROOT / "csrc")]
-    # libtorch.so must stay NEEDED (with a CUDA torch it brings libtorch_cuda's symbols), so the libraries follow the flag
+    # libtorch.so must stay NEEDED: with a CUDA torch it brings libtorch_cuda's symbols. The flag must come first.
     link = ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
     nvcc: list[str] = []
     archs = ""
