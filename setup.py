@@ -3,8 +3,8 @@
 * ``fastdiff_ops._ops``: every operator, on the LibTorch stable ABI. One binary serves every torch >= 2.10.
 * ``fastdiff_ops._host``: pybind11; build information and host objects with state.
 
-CUDA kernels are compiled whenever a CUDA compiler is found, also when torch itself is a CPU build: they know no
-torch, the runtime is linked statically, and on such a torch they are simply never called.
+CUDA kernels are compiled whenever a CUDA compiler is found, also when torch itself is a CPU build: they know
+no torch, the runtime is linked statically, and on such a torch they are simply never called.
 
 Environment: FASTDIFF_OPS_CUDA=0|1 (never, always), TORCH_CUDA_ARCH_LIST, CUDA_HOME, MAX_JOBS.
 """
@@ -20,7 +20,7 @@ import sysconfig
 from pathlib import Path
 
 import pybind11
-from setuptools import setup
+from setuptools import Extension, setup
 from torch.utils import cpp_extension as ce
 
 ROOT = Path(__file__).parent.resolve()
@@ -39,8 +39,8 @@ def find_cuda() -> Path | None:
             return Path(home)
     if want == "1":
         raise SystemExit(
-            "FASTDIFF_OPS_CUDA=1 asks for the CUDA kernels, but no nvcc was found. Install the CUDA toolkit, put "
-            "nvcc on PATH or set CUDA_HOME; or build without CUDA: FASTDIFF_OPS_CUDA=0"
+            "FASTDIFF_OPS_CUDA=1 asks for the CUDA kernels, but no nvcc was found. Install the CUDA toolkit, "
+            "put nvcc on PATH or set CUDA_HOME; or build without CUDA: FASTDIFF_OPS_CUDA=0"
         )
     return None
 
@@ -90,7 +90,7 @@ def find_cudart(cuda: Path) -> Path:
 
 
 def write_if_changed(path: Path, text: str) -> None:
-    """Write a generated file unless it holds this already: a new time stamp would rebuild what includes it."""
+    """Write a generated file unless it holds this already: a new time stamp would rebuild its users."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists() or path.read_text() != text:
         path.write_text(text)
@@ -111,7 +111,7 @@ def headers_of(source: Path, seen: set[Path] | None = None) -> set[Path]:
     return seen
 
 
-class BuildExt(ce.BuildExtension):  # type: ignore[misc]
+class BuildExt(ce.BuildExtension):
     """torch's builder, incremental where it is not."""
 
     def finalize_options(self) -> None:
@@ -130,7 +130,7 @@ class BuildExt(ce.BuildExtension):  # type: ignore[misc]
         super().build_extensions()
 
 
-def extensions() -> list[ce.CppExtension]:
+def extensions() -> list[Extension]:
     """Describe both modules; a build without CUDA merely lacks the CUDA sources."""
     # -ffp-contract=off: the SIMD levels must agree to the last bit, so only an explicit fma fuses
     host = [
@@ -146,7 +146,7 @@ def extensions() -> list[ce.CppExtension]:
     stable = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
     sources = ["csrc/ops.cpp", *relative("csrc/*/*_cpu.cpp")]
     include = [str(ROOT / "csrc")]
-    # libtorch.so must stay NEEDED: with a CUDA torch it brings libtorch_cuda's symbols. The flag must come first.
+    # libtorch.so must stay NEEDED: with a CUDA torch it brings libtorch_cuda's symbols. The flag comes first.
     link = ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
     nvcc: list[str] = []
     archs = ""

@@ -24,8 +24,8 @@ def load_ops() -> None:
     Raises
     ------
     ImportError
-        If torch is too old, FASTDIFF_OPS_SIMD is no level, or the library was not built or does not load; the message
-        says what to do.
+        If torch is too old, FASTDIFF_OPS_SIMD is no level, or the library was not built or does not load; the
+        message says what to do.
     """
     version = torch.__version__.split("+")[0]
     if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_TORCH:

@@ -67,8 +67,8 @@ def versions() -> dict[str, Any]:
     Returns
     -------
     dict
-        `fastdiff_ops`, `python`, `platform`, `torch`, `build`, `gpus`, `environment` and `packages`. Absent things are None
-        or empty, never missing.
+        `fastdiff_ops`, `python`, `platform`, `torch`, `build`, `gpus`, `environment` and `packages`. Absent things
+        are None or empty, never missing.
 
     Examples
     --------
@@ -95,7 +95,7 @@ def versions() -> dict[str, Any]:
 
 
 def show_versions() -> None:
-    """Print versions, the compiler, the SIMD level in use, the CUDA architectures compiled and the GPUs present.
+    """Print versions, compiler, SIMD level in use, CUDA architectures compiled and GPUs present.
 
     Works without the compiled library too, and then says what is missing.
 
