@@ -19,27 +19,27 @@ struct PhiloxChunk {
 
 namespace detail {
 
-FD_HOST_DEVICE void words_scalar(const PhiloxStream& s, uint64_t first, PhiloxChunk& out) {
+FD_HOST_DEVICE void words_scalar(const PhiloxStream& s, const uint64_t* blocks, PhiloxChunk& out) {
     for (int i = 0; i < kPhiloxChunk; ++i) {
-        const PhiloxWords p = s.block(first + i);
+        const PhiloxWords p = s.block(blocks[i]);
         for (int j = 0; j < 4; ++j) out.w[j][i] = p.w[j];
     }
 }
 
 #if FD_X86
 // A 64-bit lane carries one 32-bit word; its upper half holds left-overs that the multiplier ignores.
-FD_TARGET_AVX512 inline void words_avx512(const PhiloxStream& s, uint64_t first, PhiloxChunk& out) {
+FD_TARGET_AVX512 inline void words_avx512(const PhiloxStream& s, const uint64_t* blocks, PhiloxChunk& out) {
     const __m512i m0 = _mm512_set1_epi64(kPhiloxM0), m1 = _mm512_set1_epi64(kPhiloxM1);
-    const __m512i lane = _mm512_set_epi64(7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i tag = _mm512_set1_epi64(s.tag_bits), row_high = _mm512_set1_epi64(s.row_high);
+    const __m512i index_mask = _mm512_set1_epi64((1 << kPhiloxIndexBits) - 1);
     constexpr int kWays = 4;  // independent chains hide the multiplier's latency
     for (int i = 0; i < kPhiloxChunk; i += 8 * kWays) {
         __m512i c0[kWays], c1[kWays], c2[kWays], c3[kWays];
         for (int j = 0; j < kWays; ++j) {
-            const uint64_t b = first + i + 8 * j;
-            const uint32_t index = static_cast<uint32_t>(b) & ((1u << kPhiloxIndexBits) - 1);
-            c0[j] = _mm512_add_epi64(_mm512_set1_epi64(s.tag_bits | index), lane);
+            const __m512i b = _mm512_loadu_si512(blocks + i + 8 * j);
+            c0[j] = _mm512_or_si512(tag, _mm512_and_si512(b, index_mask));
             c1[j] = _mm512_set1_epi64(s.row_low);
-            c2[j] = _mm512_set1_epi64(s.row_high + static_cast<uint32_t>(b >> kPhiloxIndexBits));
+            c2[j] = _mm512_add_epi64(row_high, _mm512_srli_epi64(b, kPhiloxIndexBits));
             c3[j] = _mm512_set1_epi64(s.offset);
         }
         uint32_t k0 = s.key0, k1 = s.key1;
@@ -62,19 +62,19 @@ FD_TARGET_AVX512 inline void words_avx512(const PhiloxStream& s, uint64_t first,
     }
 }
 
-FD_TARGET_AVX2 inline void words_avx2(const PhiloxStream& s, uint64_t first, PhiloxChunk& out) {
+FD_TARGET_AVX2 inline void words_avx2(const PhiloxStream& s, const uint64_t* blocks, PhiloxChunk& out) {
     const __m256i m0 = _mm256_set1_epi64x(kPhiloxM0), m1 = _mm256_set1_epi64x(kPhiloxM1);
-    const __m256i lane = _mm256_set_epi64x(3, 2, 1, 0);
+    const __m256i tag = _mm256_set1_epi64x(s.tag_bits), row_high = _mm256_set1_epi64x(s.row_high);
+    const __m256i index_mask = _mm256_set1_epi64x((1 << kPhiloxIndexBits) - 1);
     const __m256i low_words = _mm256_set_epi32(7, 5, 3, 1, 6, 4, 2, 0);
     constexpr int kWays = 2;
     for (int i = 0; i < kPhiloxChunk; i += 4 * kWays) {
         __m256i c0[kWays], c1[kWays], c2[kWays], c3[kWays];
         for (int j = 0; j < kWays; ++j) {
-            const uint64_t b = first + i + 4 * j;
-            const uint32_t index = static_cast<uint32_t>(b) & ((1u << kPhiloxIndexBits) - 1);
-            c0[j] = _mm256_add_epi64(_mm256_set1_epi64x(s.tag_bits | index), lane);
+            const __m256i b = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(blocks + i + 4 * j));
+            c0[j] = _mm256_or_si256(tag, _mm256_and_si256(b, index_mask));
             c1[j] = _mm256_set1_epi64x(s.row_low);
-            c2[j] = _mm256_set1_epi64x(s.row_high + static_cast<uint32_t>(b >> kPhiloxIndexBits));
+            c2[j] = _mm256_add_epi64(row_high, _mm256_srli_epi64(b, kPhiloxIndexBits));
             c3[j] = _mm256_set1_epi64x(s.offset);
         }
         uint32_t k0 = s.key0, k1 = s.key1;
@@ -101,21 +101,21 @@ FD_TARGET_AVX2 inline void words_avx2(const PhiloxStream& s, uint64_t first, Phi
 
 }  // namespace detail
 
-// Words of kPhiloxChunk blocks from `first` (a multiple of kPhiloxChunk, so that no chunk crosses an index wrap).
+// Words of any kPhiloxChunk blocks of one stream.
 template <simd::Level L>
-FD_HOST_DEVICE void philox_chunk(const PhiloxStream& s, uint64_t first, PhiloxChunk& out) {
+FD_HOST_DEVICE void philox_chunk(const PhiloxStream& s, const uint64_t* blocks, PhiloxChunk& out) {
 #if FD_X86
-    if constexpr (L == simd::Level::avx512) return detail::words_avx512(s, first, out);
-    if constexpr (L == simd::Level::avx2) return detail::words_avx2(s, first, out);
+    if constexpr (L == simd::Level::avx512) return detail::words_avx512(s, blocks, out);
+    if constexpr (L == simd::Level::avx2) return detail::words_avx2(s, blocks, out);
 #endif
-    detail::words_scalar(s, first, out);
+    detail::words_scalar(s, blocks, out);
 }
 
-// Normals of one chunk in element order: out[4 i + j] belongs to block first + i.
+// Normals of kPhiloxChunk blocks: out[4 i + j] is element j of block i.
 template <simd::Level L>
-FD_HOST_DEVICE void normals_chunk(const PhiloxStream& s, uint64_t first, float* __restrict out) {
+FD_HOST_DEVICE void normals_of_blocks(const PhiloxStream& s, const uint64_t* blocks, float* __restrict out) {
     PhiloxChunk words;
-    philox_chunk<L>(s, first, words);
+    philox_chunk<L>(s, blocks, words);
     for (int i = 0; i < kPhiloxChunk; ++i) {
         const NormalPair a = box_muller(words.w[0][i], words.w[1][i]);
         const NormalPair b = box_muller(words.w[2][i], words.w[3][i]);
@@ -130,15 +130,17 @@ FD_HOST_DEVICE void normals_chunk(const PhiloxStream& s, uint64_t first, float* 
 template <simd::Level L>
 FD_HOST_DEVICE void normals_range(const PhiloxStream& s, int64_t e0, int64_t n, float* __restrict out) {
     constexpr int64_t kElements = 4 * kPhiloxChunk;
+    uint64_t blocks[kPhiloxChunk];
     for (int64_t done = 0; done < n;) {
-        const int64_t e = e0 + done, inside = e % kElements;
-        const uint64_t first = static_cast<uint64_t>(e - inside) / 4;
+        const int64_t inside = (e0 + done) % 4;
+        const uint64_t first = static_cast<uint64_t>(e0 + done) / 4;
+        for (int i = 0; i < kPhiloxChunk; ++i) blocks[i] = first + i;
         if (inside == 0 && n - done >= kElements) {
-            normals_chunk<L>(s, first, out + done);
+            normals_of_blocks<L>(s, blocks, out + done);
             done += kElements;
         } else {
             alignas(64) float z[kElements];
-            normals_chunk<L>(s, first, z);
+            normals_of_blocks<L>(s, blocks, z);
             const int64_t take = kElements - inside < n - done ? kElements - inside : n - done;
             for (int64_t i = 0; i < take; ++i) out[done + i] = z[inside + i];
             done += take;
