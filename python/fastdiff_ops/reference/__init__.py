@@ -1,0 +1,9 @@
+"""Slow and plainly right: one PyTorch function per operator, with the operator's own arguments.
+
+Every kernel is tested against these. They also run where no kernel exists (MPS, XPU), and everywhere when
+`FASTDIFF_OPS_REFERENCE=1` is set. Nothing here needs the compiled library.
+"""
+
+from .linear_step import solver_step, solver_step_, solver_step_backward
+
+__all__ = ["solver_step", "solver_step_", "solver_step_backward"]
