@@ -25,6 +25,18 @@ from torch.utils import cpp_extension as ce
 
 ROOT = Path(__file__).parent.resolve()
 DEFAULT_ARCHS = "8.0;8.6;8.9;9.0;10.0+PTX"
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"
+# Only fd::fma may fuse (-ffp-contract=off, -fmad=false): SIMD levels and CUDA would differ in the last bit.
+CXX_FLAGS = ["-O3", "-g0", "-std=c++20", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"]
+CXX_FLAGS += [
+    "-fno-trapping-math",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+    f"-fmacro-prefix-map={ROOT}/=",
+]
+NVCC_FLAGS = ["-O3", "-std=c++20", "-fmad=false", "-cudart=static", "--expt-relaxed-constexpr", STABLE_ABI]
+NVCC_FLAGS += [f"-Xcompiler=-fvisibility=hidden,-ffp-contract=off,-fmacro-prefix-map={ROOT}/="]
 
 
 def find_cuda() -> Path | None:
@@ -132,30 +144,18 @@ class BuildExt(ce.BuildExtension):
 
 def extensions() -> list[Extension]:
     """Describe both modules; a build without CUDA merely lacks the CUDA sources."""
-    # -ffp-contract=off: the SIMD levels must agree to the last bit, so only an explicit fma fuses
-    host = [
-        "-O3",
-        "-g0",
-        "-std=c++20",
-        "-fvisibility=hidden",
-        "-ffp-contract=off",
-        "-fno-math-errno",
-        "-fno-trapping-math",
-    ]
-    host += ["-Wall", "-Wextra", "-Wno-unused-parameter", f"-fmacro-prefix-map={ROOT}/="]
-    stable = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
     sources = ["csrc/ops.cpp", *relative("csrc/*/*_cpu.cpp")]
     include = [str(ROOT / "csrc")]
     # libtorch.so must stay NEEDED: with a CUDA torch it brings libtorch_cuda's symbols. The flag comes first.
     link = ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
-    nvcc: list[str] = []
-    archs = ""
+    arch_flags: list[str] = []
+    archs = toolkit = ""
     cuda = find_cuda()
     if cuda:
         arch_flags, archs = gencode(cuda / "bin" / "nvcc")
         sources += relative("csrc/*/*_cuda.cu") + relative("csrc/*/*_cuda_bind.cpp")
-        nvcc = ["-O3", "-std=c++20", "-fmad=false", "-cudart=static", "--threads=2", *arch_flags]
-        nvcc += [f"-Xcompiler=-fvisibility=hidden,-ffp-contract=off,-fmacro-prefix-map={ROOT}/="]
+        banner = subprocess.check_output([str(cuda / "bin" / "nvcc"), "--version"], text=True)
+        toolkit = re.findall(r"release (\d+\.\d+)", banner)[0]
         include.append(str(cuda / "include"))
         link += [f"-L{find_cudart(cuda)}", "-lcudart_static", "-lrt", "-lpthread", "-ldl"]
         # torch's own checks assume that torch was built with this toolkit; nothing here depends on that
@@ -166,13 +166,12 @@ def extensions() -> list[Extension]:
         sources,
         py_limited_api=True,
         include_dirs=include,
-        extra_compile_args={"cxx": [*stable, *host], "nvcc": [*stable, *nvcc]},
+        extra_compile_args={
+            "cxx": [STABLE_ABI, *CXX_FLAGS],
+            "nvcc": [*NVCC_FLAGS, "--threads=2", *arch_flags],
+        },
         extra_link_args=link,
     )
-    toolkit = ""
-    if cuda:
-        banner = subprocess.check_output([str(cuda / "bin" / "nvcc"), "--version"], text=True)
-        toolkit = ".".join(re.findall(r"release (\d+)\.(\d+)", banner)[0])
     generated = ROOT / "build" / "generated"
     write_if_changed(
         generated / "build_info_generated.h",
@@ -182,10 +181,11 @@ def extensions() -> list[Extension]:
         "fastdiff_ops._host",
         ["csrc/host.cpp", "csrc/build_info.cpp"],
         include_dirs=[str(ROOT / "csrc"), str(generated), pybind11.get_include()],
-        extra_compile_args={"cxx": host},
+        extra_compile_args={"cxx": CXX_FLAGS},
     )
     ops.libraries = module.libraries = []
     return [ops, module]
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})
+if __name__ == "__main__":
+    setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})

@@ -1,7 +1,7 @@
 """Fast sampling for PyTorch: every diffusion solver is one fused operator call a step.
 
-Most names below are imported on first use, so that `fastdiff_ops.reference` and `show_versions` also work where
-the compiled library is missing.
+Most names below are imported on first use: `fastdiff_ops.reference` and `show_versions` also work without the
+compiled library.
 """
 
 from __future__ import annotations

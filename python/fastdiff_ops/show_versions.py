@@ -67,8 +67,8 @@ def versions() -> dict[str, Any]:
     Returns
     -------
     dict
-        `fastdiff_ops`, `python`, `platform`, `torch`, `build`, `gpus`, `environment` and `packages`. Absent things
-        are None or empty, never missing.
+        `fastdiff_ops`, `python`, `platform`, `torch`, `build`, `gpus`, `environment` and `packages`. What is
+        absent is None or empty, never missing.
 
     Examples
     --------
