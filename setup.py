@@ -24,6 +24,7 @@ from setuptools import Extension, setup
 from torch.utils import cpp_extension as ce
 
 ROOT = Path(__file__).parent.resolve()
+USUAL_CUDA_HOME = "/usr/local/cuda"
 DEFAULT_ARCHS = "8.0;8.6;8.9;9.0;10.0+PTX"
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"
 # Only fd::fma may fuse (-ffp-contract=off, -fmad=false): SIMD levels and CUDA would differ in the last bit.
@@ -46,7 +47,7 @@ def find_cuda() -> Path | None:
         raise SystemExit(f"FASTDIFF_OPS_CUDA must be 0, 1 or auto, got {want!r}")
     if want == "0":
         return None
-    for home in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), nvcc_on_path(), "/usr/local/cuda"):
+    for home in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), nvcc_on_path(), USUAL_CUDA_HOME):
         if home and (Path(home) / "bin" / "nvcc").exists():
             return Path(home)
     if want == "1":

@@ -23,7 +23,7 @@ def architectures(library: bytes) -> dict[str, list[int]]:
     """
     found: dict[str, set[int]] = {kind: set() for kind in KINDS.values()}
     start = library.find(MAGIC)
-    while start >= 0:
+    while 0 <= start <= len(library) - 16:
         header, size = struct.unpack_from("<HQ", library, start + 6)
         at = start + header
         end = min(at + size, len(library) - 32)  # the magic number may also occur by chance
