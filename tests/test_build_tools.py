@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 import check_library
+import gpu_check
 import list_archs
 import ptxas_report
 import pytest
@@ -183,3 +184,34 @@ def test_bootstrap_says_what_is_missing(python: str | None, cxx: str, message: s
     assert done.returncode == 1
     assert message in done.stderr
     assert " make" in done.stderr or "apt-get" in done.stderr
+
+
+def test_gpu_check_says_why_it_checks_nothing() -> None:
+    found = versions()
+    found["build"] = {"built": True, "cuda_archs": ["8.0"]}
+    found["torch"] = {"version": "2.13.0", "cuda": "13.0"}
+    found["gpus"] = []
+    assert "sees no CUDA device" in gpu_check.obstacle(found)
+    assert gpu_check.obstacle({**found, "gpus": [{"name": "a GPU"}]}) is None
+    assert "is a CPU build" in gpu_check.obstacle({**found, "torch": {"version": "2.13.0+cpu", "cuda": None}})
+    assert "has no CUDA kernels" in gpu_check.obstacle({**found, "build": {"built": True, "cuda_archs": []}})
+    assert gpu_check.obstacle({**found, "build": {"built": False, "reason": "not built"}}) == "not built"
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "detail"),
+    [
+        ("def test_a(): pass\ndef test_b(): pass", "passed", "2 run, 0 failed, 0 skipped"),
+        ("def test_a(): assert False", "failed", "1 run, 1 failed, 0 skipped; exit code 1"),
+        ("import pytest\ndef test_a(): pytest.skip('none')", "failed", "0 run, 0 failed, 1 skipped"),
+        ("import time\ndef test_a(): time.sleep(60)", "failed", "stopped after 3 s"),
+    ],
+)
+def test_gpu_check_judges_a_stage(
+    code: str, status: str, detail: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu_check, "OUT", tmp_path)
+    (tmp_path / "test_it.py").write_text(code)
+    stage = gpu_check.run_pytest("stage", [], ["-q", str(tmp_path)], 3.0 if "sleep" in code else 60.0)
+    assert (stage.status, stage.detail[: len(detail)]) == (status, detail)
+    assert status in gpu_check.table([stage], [{"name": "b", "median_us": 1.5, "gb_s": 3}])
