@@ -19,7 +19,7 @@ PY := $(abspath $(VENV))/bin/python
 STAMPS := $(VENV)/stamps
 SETUP = @tools/bootstrap.sh "$(VENV)" "$(PYTHON)" "$(TORCH)"
 
-.PHONY: help demo test lint build bench gpu-check ptxas wheel clean
+.PHONY: help demo cpp test lint build bench gpu-check ptxas wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -49,7 +49,15 @@ build: $(STAMPS)/package  ## compile the extension modules, what changed only
 demo: build $(STAMPS)/demo  ## generate pictures with the shipped model; writes demo/
 	$(PY) -m fastdiff_ops demo
 
-test: build $(STAMPS)/test  ## every test: Python, C++, emulated CUDA under sanitizers, packaging
+# The emulated CUDA kernels and the C++ tests, each plain and under sanitizers.
+cpp: $(STAMPS)/test
+	@mkdir -p build
+	@echo "Compiling the C++ tests (log: build/cmake.log)"
+	@{ cmake -S . -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=None -DPython3_EXECUTABLE=$(PY) && cmake --build build/cmake; } \
+	    > build/cmake.log 2>&1 || { tail -60 build/cmake.log; echo "error: all of the output is in build/cmake.log"; exit 1; }
+
+test: build cpp  ## every test: Python, C++, emulated CUDA under sanitizers, packaging
+	ctest --test-dir build/cmake --parallel $(JOBS) --output-on-failure
 	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadgroup --doctest-modules tests python/fastdiff_ops
 
 lint: $(STAMPS)/lint  ## formatting, style and types

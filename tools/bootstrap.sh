@@ -28,6 +28,9 @@ check_python() {
         "or name one: make PYTHON=/path/to/python3"
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' || die "$("$1" --version 2>&1) is too old" \
         "Python 3.10 or newer is needed; name one: make PYTHON=/path/to/python3.11"
+}
+
+check_venv() {
     "$1" -c 'import venv, ensurepip' 2>/dev/null || die "$1 cannot make virtual environments" \
         "its modules venv and ensurepip are missing (Debian, Ubuntu: apt-get install python3-venv)," \
         "or name an existing environment: make VENV=/path/to/environment"
@@ -95,6 +98,7 @@ PY
 
 if [ ! -x "$venv/bin/python" ]; then
     check_python "$python"
+    check_venv "$python"
     echo "Creating $venv with $("$python" --version)"
     "$python" -m venv "$venv" || die "could not create $venv" "is the disk full, or the folder not writable?"
     if [ -z "$torch" ] && found=$(torch_of "$python") && [ -n "$found" ]; then
@@ -104,6 +108,8 @@ if [ ! -x "$venv/bin/python" ]; then
 fi
 check_python "$venv/bin/python"
 check_compiler
+"$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$venv/bin/python" -m ensurepip >/dev/null ||
+    die "$venv has no pip" "remove that folder and run make again"
 
 if [ -n "$torch" ] || [ -z "$(torch_of "$venv/bin/python")" ]; then
     [ "$(free_mib)" -gt 3072 ] || die "only $(free_mib) MiB are free in $root" \
