@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -49,11 +50,30 @@ def is_host(xp: Any) -> bool:
     return xp is np
 
 
+def quiet(xp: Any) -> AbstractContextManager[Any]:
+    """No numpy warnings: ln 0 and 1/0 at the ends of a path are the right infinities, not accidents."""
+    if xp is np:
+        return np.errstate(divide="ignore", over="ignore", invalid="ignore")
+    return nullcontext()
+
+
 def log_alpha_from_lam(xp: Any, lam: Any) -> Any:
     """ln(alpha) of a variance-preserving path, -ln(1 + exp(-2 lambda)) / 2, at any lambda."""
     return -0.5 * xp.logaddexp(-2.0 * lam, xp.zeros_like(lam))
 
 
-def expand_to(coefficient: Any, x: Any) -> Any:
+def combine(a: Any, b: Any, x: Any, y: Any, names: tuple[str, str]) -> Any:
+    """a x + b y with a and b of shape () or [B], in at least float32."""
+    if not isinstance(x, torch.Tensor) or not isinstance(y, torch.Tensor):
+        return _expand(np.asarray(a), np.asarray(x)) * x + _expand(np.asarray(b), np.asarray(y)) * y
+    for name, value in zip(names, (x, y), strict=True):
+        if not value.is_floating_point():
+            raise TypeError(f"`{name}` must be a floating-point tensor, got dtype {value.dtype}")
+    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
+    a, b = (_expand(torch.as_tensor(c).to(x.device, dtype, non_blocking=True), x) for c in (a, b))
+    return (a * x + b * y).to(y.dtype)
+
+
+def _expand(coefficient: Any, x: Any) -> Any:
     """Append axes so that a coefficient of shape () or [B] multiplies ``x`` of shape [B, ...]."""
     return coefficient.reshape(tuple(coefficient.shape) + (1,) * (x.ndim - coefficient.ndim))

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 import torch
 
-from ._arrays import ArrayLike, FloatArray, as_float64, common_namespace, expand_to, is_host
+from ._arrays import ArrayLike, FloatArray, as_float64, combine, common_namespace, is_host, quiet
 
 #: Everything a network may predict. diffusers' names (``epsilon`` ...) exist only in its adapter.
 PREDICTION_TYPES = ("eps", "x0", "v", "score", "velocity", "edm")
@@ -24,8 +24,8 @@ class NoiseSchedule(ABC):
 
     Methods take a time of any shape. Floats and numpy arrays give numpy float64; a torch tensor gives a
     float64 tensor on its device, without a synchronisation and differentiable in t. Both run the same
-    formulas. Host values outside the schedule's domain (and NaN) raise `ValueError`; the values of tensors are
-    not inspected, as that would synchronise.
+    formulas. Host values outside the schedule's domain (and NaN) raise `ValueError`; the values of tensors
+    are not inspected, as that would synchronise.
 
     A subclass is a frozen dataclass that states three formulas, ``_alpha_sigma``, ``_alpha_sigma_dot`` and
     ``_inv_lam``, its times, and a ``kind``; see `VPLinear` for the pattern.
@@ -38,6 +38,10 @@ class NoiseSchedule(ABC):
         The default end of sampling; sigma(t0) may be positive.
     t_data : float
         The time at which sigma is zero, i.e. of clean data (``final_sigma="zero"`` ends there).
+    t_max : float
+        The largest time at which the formulas hold; above T where a sampler may go there.
+    index_time : bool
+        Whether t is a table position, so that integer tensors of times are welcome.
     kind : str
         The name that stands for the class in `to_dict`.
 
@@ -52,13 +56,26 @@ class NoiseSchedule(ABC):
     """
 
     kind: ClassVar[str]
-    T: float
-    t0: float
-    t_data: float = 0.0
-    #: The largest time at which the formulas hold (larger than T where a sampler may step above it).
-    t_max: float = float("inf")
-    #: Whether t is an index, so that integer tensors of times mean what they say.
-    index_time: bool = False
+
+    @property
+    @abstractmethod
+    def T(self) -> float: ...
+
+    @property
+    @abstractmethod
+    def t0(self) -> float: ...
+
+    @property
+    def t_data(self) -> float:
+        return 0.0
+
+    @property
+    def t_max(self) -> float:
+        return float("inf")
+
+    @property
+    def index_time(self) -> bool:
+        return False
 
     def __init_subclass__(cls, kind: str = "", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -163,7 +180,7 @@ class NoiseSchedule(ABC):
             ``x_t = coef[0] x0 + coef[1] eps`` and ``target = target_coef[0] x0 + target_coef[1] eps``.
         """
         xp, time = self._time(t)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with quiet(xp):
             scale, p, q = self._prediction(xp, time, target, "target")
             return xp.stack(self._alpha_sigma(xp, time), -1), xp.stack((p / scale, q / scale), -1)
 
@@ -193,7 +210,7 @@ class NoiseSchedule(ABC):
         [1.0, -0.25]
         """
         xp, time = self._time(t)
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with quiet(xp):
             c_x, c_o = self._conversion(xp, time, src, dst)
         if is_host(xp) and not np.all(finite := np.isfinite(c_x) & np.isfinite(c_o)):
             bad = time[~finite].flat[0]
@@ -215,7 +232,7 @@ class NoiseSchedule(ABC):
         tensor or array like ``output``
             Computed in float32 (float64 if either input is), rounded once.
         """
-        return _combine(*self.conversion(t, src, dst), x, output, ("x", "output"))
+        return combine(*self.conversion(t, src, dst), x, output, ("x", "output"))
 
     def posterior_coefficients(self, t: ArrayLike, s: ArrayLike, eta: float = 1.0) -> Any:
         r"""Gaussian posterior of the DDIM family, :math:`x_s = c_0 x_0 + c_t x_t + d z` for s < t.
@@ -238,7 +255,7 @@ class NoiseSchedule(ABC):
         if not 0.0 <= eta <= 1.0:
             raise ValueError(f"`eta` must be in [0, 1], got {eta!r}")
         xp, (time, end) = common_namespace(self._time(t), self._time(s, "s"))
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with quiet(xp):
             alpha_s, sigma_s = self._alpha_sigma(xp, end)
             _, sigma_t = self._alpha_sigma(xp, time)
             minus_h = self._lam(xp, time) - self._lam(xp, end)
@@ -278,7 +295,7 @@ class NoiseSchedule(ABC):
             raise ValueError("`seed` has no meaning when `noise` is given")
         if noise.shape != x0.shape:
             raise ValueError(f"`noise` must have x0's shape {tuple(x0.shape)}, got {tuple(noise.shape)}")
-        x_t: torch.Tensor = _combine(*self._alpha_sigma(*self._time(t)), x0, noise, ("x0", "noise"))
+        x_t: torch.Tensor = combine(*self._alpha_sigma(*self._time(t)), x0, noise, ("x0", "noise"))
         return x_t
 
     # ---- description
@@ -364,8 +381,7 @@ class NoiseSchedule(ABC):
         return xp, value
 
     def _apply(self, formula: Any, xp: Any, value: Any) -> Any:
-        # ln 0 and 1/0 at the ends of a path are the right infinities, not accidents
-        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        with quiet(xp):
             result = formula(xp, value)
         return result[()] if is_host(xp) else result
 
@@ -376,24 +392,3 @@ class NoiseSchedule(ABC):
 
 def _ratio(a: Any, b: Any) -> Any:
     return a / b
-
-
-def _combine(a: Any, b: Any, x: Any, y: Any, names: tuple[str, str]) -> Any:
-    """a x + b y with a and b of shape () or [B], in at least float32."""
-    if not isinstance(x, torch.Tensor) or not isinstance(y, torch.Tensor):
-        return expand_to(np.asarray(a), np.asarray(x)) * x + expand_to(np.asarray(b), np.asarray(y)) * y
-    for name, value in zip(names, (x, y), strict=True):
-        if not value.is_floating_point():
-            raise TypeError(f"`{name}` must be a floating-point tensor, got dtype {value.dtype}")
-    dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-    a, b = (expand_to(torch.as_tensor(c).to(x.device, dtype, non_blocking=True), x) for c in (a, b))
-    return (a * x + b * y).to(y.dtype)
-
-
-def check_positive(**parameters: float) -> None:
-    """Raise for a parameter that is no finite positive number."""
-    for name, value in parameters.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-            raise TypeError(f"`{name}` must be a number, got {value!r:.80}")
-        if not 0.0 < value < float("inf"):
-            raise ValueError(f"`{name}` must be finite and positive, got {value!r}")

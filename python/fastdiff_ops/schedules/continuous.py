@@ -7,7 +7,8 @@ from math import cos, pi, sin, tan
 from typing import Any
 
 from ._arrays import log_alpha_from_lam
-from .base import NoiseSchedule, check_positive
+from ._checks import check_positive
+from .base import NoiseSchedule
 
 
 @dataclass(frozen=True)

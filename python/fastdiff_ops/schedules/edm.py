@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from .base import NoiseSchedule, _Time, check_positive
+from ._checks import check_positive
+from .base import NoiseSchedule, _Time
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,11 @@ class VE(NoiseSchedule, kind="ve"):
             raise ValueError(f"`sigma_max` must exceed `sigma_min` = {self.sigma_min}, got {self.sigma_max}")
 
     @property
-    def T(self) -> float:  # type: ignore[override]
-        """sigma_max."""
+    def T(self) -> float:
         return float(self.sigma_max)
 
     @property
-    def t0(self) -> float:  # type: ignore[override]
-        """sigma_min."""
+    def t0(self) -> float:
         return float(self.sigma_min)
 
     def _alpha_sigma(self, xp: Any, t: Any) -> tuple[Any, Any]:
