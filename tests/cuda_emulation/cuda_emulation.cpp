@@ -320,8 +320,8 @@ void run_body(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const voi
     for (uint64_t i = 0; i < order.size(); ++i) order[i] = i;
     const char* seed = std::getenv("FASTDIFF_OPS_EMULATION_SEED");
     shuffle.reset();
-    if (seed != nullptr && *seed != '\0') {
-        shuffle.emplace(std::strtoull(seed, nullptr, 10));
+    if (const uint64_t number = seed == nullptr ? 0 : std::strtoull(seed, nullptr, 10); number != 0) {
+        shuffle.emplace(number);
         for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[shuffle->below(i)]);
     }
     try {

@@ -49,7 +49,7 @@ using Where = std::source_location;
 // Runs `kernel()` once for each thread. Throws std::runtime_error for a configuration that no GPU takes, for
 // a launch inside a kernel, and when threads wait for one another for ever; rethrows what a thread threw.
 //
-// FASTDIFF_OPS_EMULATION_SEED=n (read at each launch) runs blocks and threads in an order of its own.
+// FASTDIFF_OPS_EMULATION_SEED=n > 0 (read at each launch) runs blocks and threads in an order of its own.
 void run_body(dim3 grid, dim3 block, size_t shared_bytes, void (*body)(const void*), const void* closure);
 template <class F>
 void run(dim3 grid, dim3 block, size_t shared_bytes, const F& kernel) {
