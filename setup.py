@@ -16,6 +16,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 
@@ -130,8 +131,8 @@ class BuildExt(ce.BuildExtension):
     def finalize_options(self) -> None:
         super().finalize_options()
         if self.editable_mode:  # otherwise `pip install -e` compiles everything again in a temporary folder
-            tag = f"{sysconfig.get_platform()}-{sysconfig.get_config_var('SOABI')}"
-            self.build_temp = str(ROOT / "build" / f"temp.{tag}")
+            tag = f"{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+            self.build_temp = str(ROOT / "build" / f"temp.{tag}")  # where build_ext --inplace has its objects
 
     def build_extensions(self) -> None:
         # ninja knows the headers of a .cu only when torch is a CUDA build
