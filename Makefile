@@ -76,6 +76,7 @@ ptxas: $(STAMPS)/environment  ## registers and spills of every CUDA kernel; writ
 	$(PY) tools/ptxas_report.py
 
 wheel: $(STAMPS)/environment  ## a wheel in dist/
+	@rm -rf build/lib*  # it may hold modules that are gone
 	TORCH_CUDA_ARCH_LIST="$(WHEEL_ARCHS)" $(PY) -m pip wheel --disable-pip-version-check --no-build-isolation \
 	    --no-deps --wheel-dir dist .
 

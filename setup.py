@@ -147,7 +147,6 @@ class BuildExt(ce.BuildExtension):
 def extensions() -> list[Extension]:
     """Describe both modules; a build without CUDA merely lacks the CUDA sources."""
     sources = ["csrc/ops.cpp", *relative("csrc/*/*_cpu.cpp")]
-    include = [str(ROOT / "csrc")]
     # libtorch.so must stay NEEDED: with a CUDA torch it brings libtorch_cuda's symbols. The flag comes first.
     link = ["-Wl,--no-as-needed", "-ltorch", "-ltorch_cpu", "-lc10"]
     arch_flags: list[str] = []
@@ -158,7 +157,6 @@ def extensions() -> list[Extension]:
         sources += relative("csrc/*/*_cuda.cu") + relative("csrc/*/*_cuda_bind.cpp")
         banner = subprocess.check_output([str(cuda / "bin" / "nvcc"), "--version"], text=True)
         toolkit = re.findall(r"release (\d+\.\d+)", banner)[0]
-        include.append(str(cuda / "include"))
         link += [f"-L{find_cudart(cuda)}", "-lcudart_static", "-lrt", "-lpthread", "-ldl"]
         # torch's own checks assume that torch was built with this toolkit; nothing here depends on that
         ce.CUDA_HOME, ce._check_cuda_version = str(cuda), lambda *_: None
@@ -167,7 +165,7 @@ def extensions() -> list[Extension]:
         "fastdiff_ops._ops",
         sources,
         py_limited_api=True,
-        include_dirs=include,
+        include_dirs=[str(ROOT / "csrc")],
         extra_compile_args={
             "cxx": [STABLE_ABI, *CXX_FLAGS],
             "nvcc": [*NVCC_FLAGS, "--threads=2", *arch_flags],
