@@ -1,0 +1,43 @@
+"""Which random numbers a sampling run uses, and for what.
+
+Draw numbers relative to the caller's offset: 0 for the initial latents, 1 + e for evaluation e whether it
+draws or not (so changing `eta` moves nothing), 2^25 + e for the known region of an inpainting run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastdiff_ops.ops.random import PhiloxState, Seed, make_rng
+
+Seeds = Seed | Sequence[int] | Tensor
+LATENTS, FIRST_EVALUATION, INPAINTING = 0, 1, 1 << 25
+
+
+def run_rng(seed: Seeds, offset: int, sample_ids: Tensor | Sequence[int] | None, like: Tensor) -> Tensor:
+    """The operators' `rng` at draw 0 of the run: int64 [2] or [B, 3]."""
+    batch, device = like.shape[0], like.device
+    if torch.compiler.is_compiling() and isinstance(seed, Tensor) and seed.shape == (batch,):
+        ids = torch.zeros_like(seed) if sample_ids is None else torch.as_tensor(sample_ids, device=device)
+        return torch.stack([seed, torch.full_like(seed, offset), ids], dim=-1)  # without reading values
+    return make_rng(seed, offset, batch=batch, sample_ids=sample_ids, device=device)
+
+
+def at_draw(rng: Tensor, draw: int) -> Tensor:
+    """`rng` moved on by `draw` draws."""
+    return rng + torch.tensor([0, draw, 0][: rng.shape[-1]], device=rng.device)
+
+
+def normals(rng: Tensor, draw: int, like: Tensor) -> Tensor:
+    """Standard normals, contiguous, with the shape and dtype of `like`."""
+    z: Tensor = torch.ops.fastdiff_ops.random_normal.default(like.shape, at_draw(rng, draw), like.dtype)
+    return z
+
+
+def advance(seed: Seeds, evaluations: int) -> None:
+    """Move the caller's `PhiloxState`, if it gave one, past the draws of a run."""
+    if isinstance(seed, PhiloxState):
+        seed.advance(FIRST_EVALUATION + evaluations)

@@ -1,0 +1,115 @@
+"""How a run begins: from arguments to a bound table and initial latents."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastdiff_ops.schedules import VE, Discrete, FlowMatching, NoiseSchedule, timesteps
+
+from .noise import LATENTS, normals
+from .registry import make_table
+from .table import SolverTable
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def resolve_table(
+    table: SolverTable | str,
+    prediction_type: str | None,
+    schedule: NoiseSchedule | None,
+    num_steps: int | None,
+    spacing: str | None,
+    solver_options: Mapping[str, Any] | None,
+    strength: float | None,
+) -> SolverTable:
+    """The bound table; a solver's name is looked up and laid out on `num_steps` steps."""
+    by_name = {
+        "schedule": schedule,
+        "num_steps": num_steps,
+        "spacing": spacing,
+        "solver_options": solver_options,
+        "strength": strength,
+    }
+    if isinstance(table, SolverTable):
+        if given := [key for key, value in by_name.items() if value is not None]:
+            raise ValueError(
+                f"`{given[0]}` goes with a solver's name, but `table` is a finished table (for "
+                "image-to-image make one that starts later)"
+            )
+    elif isinstance(table, str):
+        if schedule is None or num_steps is None:
+            raise ValueError(f"`table` is the name {table!r}, which needs `schedule` and `num_steps`")
+        ts = default_timesteps(schedule, num_steps, spacing)
+        if strength is not None:
+            ts = ts[_skipped_steps(num_steps, strength) :]
+        table = make_table(table, schedule, ts, **(solver_options or {}))
+    else:
+        raise TypeError(f"`table` must be a SolverTable or a solver's name, got {type(table).__name__}")
+    if prediction_type is not None:
+        return table.bind(prediction_type)
+    if table.prediction_type is None:
+        raise ValueError("`prediction_type` must be given for a table that is not bound")
+    return table
+
+
+def default_timesteps(schedule: NoiseSchedule, num_steps: int, spacing: str | None) -> Any:
+    """Nodes of the spacing, or of the one that suits the schedule."""
+    if spacing is not None:
+        return timesteps(schedule, num_steps, spacing)
+    if isinstance(schedule, FlowMatching):
+        return timesteps(schedule, num_steps, "time_uniform")
+    if isinstance(schedule, VE):
+        return timesteps(schedule, num_steps, "karras", final_sigma="zero")
+    if isinstance(schedule, Discrete):
+        return timesteps(schedule, num_steps, "trailing", family="dpm")
+    return timesteps(schedule, num_steps, "logSNR")
+
+
+def _skipped_steps(num_steps: int, strength: float) -> int:
+    if not 0.0 < strength <= 1.0 or int(num_steps * strength) < 1:
+        raise ValueError(
+            f"`strength` must lie in (0, 1] and leave at least one of {num_steps} steps, got {strength}"
+        )
+    return num_steps - int(num_steps * strength)
+
+
+def check_latents(x: Any, name: str) -> None:
+    """Raise for what cannot be a state."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"`{name}` must be a Tensor, got {type(x).__name__}")
+    if x.dtype not in DTYPES:
+        raise TypeError(f"`{name}` must be float16, bfloat16, float32 or float64, got {x.dtype}")
+    if x.dim() < 1:
+        raise ValueError(f"`{name}` must have a batch axis [B, *S], got a 0-d tensor")
+
+
+def latents_like(
+    x: Tensor | Sequence[int] | None,
+    init_image: Tensor | None,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+) -> Tensor:
+    """The tensor whose shape, dtype and device the run takes; its values count only where `x` is a Tensor."""
+    if (x is None) == (init_image is None):
+        raise ValueError("give either `x` (latents or a shape) or `init_image`")
+    given = init_image if x is None else x
+    if isinstance(given, Tensor):
+        if dtype is not None or device is not None:
+            raise ValueError("`dtype` and `device` are for a shape `x`; a tensor has its own")
+        check_latents(given, "x" if x is not None else "init_image")
+        return given
+    shape = torch.Size(given)  # type: ignore[arg-type]
+    like = torch.empty(shape, dtype=torch.float32 if dtype is None else dtype, device=device)
+    check_latents(like, "x")
+    return like
+
+
+def initial_state(table: SolverTable, like: Tensor, init_image: Tensor | None, rng: Tensor | None) -> Tensor:
+    """sigma z at the table's first time, on top of alpha times the image if there is one."""
+    assert table.packed is not None and rng is not None
+    x = table.packed.sigma * normals(rng, LATENTS, like)
+    return x if init_image is None else x + table.packed.alpha * init_image

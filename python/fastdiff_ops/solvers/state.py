@@ -1,0 +1,110 @@
+"""A sampling run between two steps: what is needed to continue it exactly."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .table import SolverTable
+
+FORMAT = "fastdiff_ops.TrajectoryState"
+
+
+@dataclass(frozen=True)
+class TrajectoryState:
+    """Snapshot of a run after one of its steps; `resume` continues it bit for bit.
+
+    Attributes
+    ----------
+    table : SolverTable
+        Bound.
+    evaluation : int
+        The next evaluation.
+    x : Tensor [B, *S]
+    anchor : Tensor [B, *S] or None
+        Only where it is not `x`.
+    history : Tensor [K, B, *S] or None
+        The ring, in the order of the operator.
+    rng : int64 Tensor [2] or [B, 3], or None
+        The run's random stream, if it needs one.
+    settings : mapping
+        Arguments of `sample` that the continuation must share.
+    guidance_scale : float64 Tensor [1 or B] or None
+    """
+
+    table: SolverTable
+    evaluation: int
+    x: Tensor
+    anchor: Tensor | None
+    history: Tensor | None
+    rng: Tensor | None
+    settings: Mapping[str, Any]
+    guidance_scale: Tensor | None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a safetensors file; an existing one is replaced at once, when everything is written.
+
+        Examples
+        --------
+        >>> import tempfile, torch
+        >>> from fastdiff_ops.schedules import FlowMatching
+        >>> from fastdiff_ops.solvers import TrajectoryState, make_table, resume, sample
+        >>> table, model = make_table("heun", FlowMatching(), [1.0, 0.6, 0.3, 0.0]), lambda x, t: -x
+        >>> states = []
+        >>> run = dict(prediction_type="velocity", callback=lambda step: states.append(step.state()))
+        >>> x = sample(model, (2, 3), table, seed=1, **run)
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     states[1].save(file.name)
+        ...     torch.equal(resume(model, file.name), x)
+        True
+        """
+        from safetensors.torch import save_file
+
+        target = Path(path)
+        tensors = {name: value for name in _TENSORS if (value := getattr(self, name)) is not None}
+        metadata = {
+            "format": FORMAT,
+            "table": self.table.to_json(),
+            "evaluation": str(self.evaluation),
+            "settings": json.dumps(dict(self.settings)),
+        }
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
+        os.close(handle)
+        try:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary, metadata)
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: str = "cpu") -> TrajectoryState:
+        """Read a file that `save` wrote; ValueError when it is something else."""
+        from safetensors import safe_open
+
+        with safe_open(path, framework="pt", device=device) as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError(
+                    f"`path` must be a file with format {FORMAT!r}, got {metadata.get('format')!r}"
+                )
+            stored = set(file.keys())
+            tensors: dict[str, Any] = {
+                name: file.get_tensor(name) if name in stored else None for name in _TENSORS
+            }
+        return cls(
+            table=SolverTable.from_json(metadata["table"]),
+            evaluation=int(metadata["evaluation"]),
+            settings=json.loads(metadata["settings"]),
+            **tensors,
+        )
+
+
+_TENSORS = ("x", "anchor", "history", "rng", "guidance_scale")

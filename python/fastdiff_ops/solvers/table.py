@@ -1,0 +1,424 @@
+"""A diffusion solver as a value: the coefficients of every update of one sampling run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fastdiff_ops._coefficients import (
+    ANCHOR,
+    CLIP_BOUND,
+    HISTORY,
+    MAX_HISTORY,
+    N_COLUMNS,
+    N_ROWS,
+    NOISE,
+    ROW_A,
+    ROW_S0,
+    ROW_X,
+    STATE,
+    Row,
+    pack_coef,
+)
+from fastdiff_ops.schedules import PREDICTION_TYPES, NoiseSchedule
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = npt.NDArray[np.float64]
+TARGETS = ("x0", "eps", "velocity")
+CLIP_MODES = (None, "static", "dynamic")
+ANCHOR_MODES = ("same", "keep", "row")
+_ARRAYS = ("t", "t_next", "t_eval", "c_in", "rows", "jump", "conv", "elem")
+
+
+class TableStep(NamedTuple):
+    """One evaluation of a table and the rows after it; a stored row that writes nothing is None."""
+
+    t: float
+    t_next: float
+    target: str
+    state: Row
+    anchor: Row | str
+    store: tuple[Row | None, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class SolverTable:
+    """Coefficients of a sampling run: E model evaluations, each followed by one fused update.
+
+    An update computes up to four rows, weighted sums of the same inputs: X, the next state; A, the anchor
+    that later stages see; S0 and S1, values for the history. A table is an immutable value, independent of
+    the model; it says everything about the run.
+
+    Attributes
+    ----------
+    name : str
+        The solver.
+    schedule : NoiseSchedule
+    options : mapping
+        The solver's options.
+    t, t_next : float64[E]
+        Time of each evaluation and of the state X after it, in the schedule's unit.
+    t_eval : float64[E]
+        Time that the model is given, in its own unit.
+    c_in : float64[E]
+        Factor of the network's input.
+    target : tuple of str
+        What the rows take as model output: "x0", "eps" or "velocity".
+    rows : float64[E, 4, 13]
+        Weights; rows in the order X, A, S0, S1, columns as in `fastdiff_ops.ops.Row`.
+    anchor : tuple of str
+        The anchor that the next evaluation sees: "same" (X), "keep" (as it was: an inner stage) or "row"
+        (row A).
+    n_hist, n_store : int
+        Slots of the history ring, and values pushed per evaluation.
+    jump : float64[E]
+        Weight in X of a change of the data prediction that bypasses solver and history.
+    prediction_type : str or None
+        What the model predicts; None until `bind`.
+    conv : float64[E, 2] or None
+        Filled by `bind`: target = conv[0] x + conv[1] (model output).
+    elem : float64[1 or E, n_elem, *S'] or None
+        Element coefficients, S' broadcastable to the sample shape.
+    elem_map : tuple of int
+        What each of them replaces; see `fastdiff_ops.ops.solver_step`.
+
+    See Also
+    --------
+    make_table : builds a table from a solver's name, a schedule and times.
+    """
+
+    name: str
+    schedule: NoiseSchedule
+    options: Mapping[str, Any]
+    t: Array
+    t_next: Array
+    t_eval: Array
+    c_in: Array
+    target: tuple[str, ...]
+    rows: Array
+    anchor: tuple[str, ...]
+    n_hist: int
+    n_store: int
+    jump: Array
+    prediction_type: str | None = None
+    conv: Array | None = None
+    elem: Array | None = None
+    elem_map: tuple[int, ...] = ()
+    # what `sample` reads, packed once by `bind`: plain tensors, so that torch.compile can trace the loop
+    packed: Packed | None = field(default=None, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in _ARRAYS:
+            if getattr(self, name) is not None:
+                array = np.array(getattr(self, name), dtype=np.float64)
+                array.setflags(write=False)
+                object.__setattr__(self, name, array)
+        object.__setattr__(self, "options", dict(self.options))
+        _validate(self)
+        if self.prediction_type is not None:
+            object.__setattr__(self, "packed", _pack(self))
+
+    def __len__(self) -> int:
+        """Number of model evaluations."""
+        return len(self.t)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, SolverTable):
+            return NotImplemented
+        for name in (f.name for f in fields(self) if f.init):
+            a, b = getattr(self, name), getattr(other, name)
+            same = (
+                np.array_equal(a, b, equal_nan=True)
+                if name in _ARRAYS and a is not None and b is not None
+                else a == b
+            )
+            if not same:
+                return False
+        return True
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @cached_property
+    def alpha(self) -> Array:
+        """Factor of the data at each evaluation, float64[E]."""
+        return self.schedule.alpha(self.t)
+
+    @cached_property
+    def sigma(self) -> Array:
+        """Factor of the noise at each evaluation, float64[E]."""
+        return self.schedule.sigma(self.t)
+
+    @cached_property
+    def alpha_next(self) -> Array:
+        """Factor of the data in each X, float64[E]."""
+        return self.schedule.alpha(self.t_next)
+
+    @cached_property
+    def sigma_next(self) -> Array:
+        """Factor of the noise in each X, float64[E]."""
+        return self.schedule.sigma(self.t_next)
+
+    @cached_property
+    def noise(self) -> npt.NDArray[np.bool_]:
+        """Which updates draw noise, bool[E]."""
+        return np.asarray(np.any(self.rows[:, :, NOISE] != 0, axis=1))
+
+    @property
+    def n_steps(self) -> int:
+        """Number of solver steps; inner stages do not count."""
+        return sum(mode != "keep" for mode in self.anchor)
+
+    def step(self, i: int) -> TableStep:
+        """Evaluation `i` and its rows, as named terms.
+
+        Examples
+        --------
+        >>> from fastdiff_ops.schedules import FlowMatching
+        >>> from fastdiff_ops.solvers import make_table
+        >>> make_table("euler", FlowMatching(), [1.0, 0.75, 0.0]).step(0).state
+        Row(state=1.0, anchor=0.0, output=-0.25, noise=0.0, corrected=0.0, history=())
+        """
+        if not -len(self) <= i < len(self):
+            raise IndexError(f"`i` must be one of the {len(self)} evaluations, got {i}")
+        rows = [Row.from_array(row) for row in self.rows[i]]
+        store = tuple(row if any(row.to_array()) else None for row in rows[ROW_S0 : ROW_S0 + self.n_store])
+        anchor = rows[ROW_A] if self.anchor[i] == "row" else self.anchor[i]
+        return TableStep(float(self.t[i]), float(self.t_next[i]), self.target[i], rows[ROW_X], anchor, store)
+
+    def bind(self, prediction_type: str) -> SolverTable:
+        """Fill in the conversion from what the model predicts to what the rows take.
+
+        Parameters
+        ----------
+        prediction_type : "eps", "x0", "v", "score", "velocity" or "edm"
+
+        Raises
+        ------
+        ValueError
+            Unknown type, another type bound before, or a conversion that divides by zero: a noise-predicting
+            model where alpha is 0, for example.
+
+        Examples
+        --------
+        >>> from fastdiff_ops.schedules import FlowMatching
+        >>> from fastdiff_ops.solvers import make_table
+        >>> make_table("ddim", FlowMatching(), [1.0, 0.5, 0.0]).bind("velocity").conv
+        array([[ 1. , -1. ],
+               [ 1. , -0.5]])
+        """
+        if prediction_type not in PREDICTION_TYPES:
+            raise ValueError(
+                f"`prediction_type` must be one of {', '.join(PREDICTION_TYPES)}, got {prediction_type!r}"
+            )
+        if self.prediction_type == prediction_type:
+            return self
+        if self.prediction_type is not None:
+            raise ValueError(
+                f"`prediction_type` is {prediction_type!r}, the table is bound to {self.prediction_type!r}"
+            )
+        conv = [
+            self.schedule.conversion(float(t), prediction_type, target)
+            for t, target in zip(self.t, self.target, strict=True)
+        ]
+        return replace(self, prediction_type=prediction_type, conv=np.array(conv))
+
+    def coefficients(self, *, clip: str | None = None, clip_value: float = 1.0) -> torch.Tensor:
+        """The bound table as `ops.solver_step` reads it.
+
+        Parameters
+        ----------
+        clip : None, "static" or "dynamic"
+            With clipping, the conversion goes to x0, where the values are clipped, and from there to the
+            target.
+        clip_value : float
+            Bound of static clipping.
+
+        Returns
+        -------
+        float64[E, 1, 64], on the CPU
+
+        Raises
+        ------
+        ValueError
+            The table is not bound, or an evaluation has no conversion by way of x0.
+        """
+        if self.packed is None:
+            raise ValueError("the table is not bound to a prediction type: call `bind` first")
+        if clip not in CLIP_MODES:
+            raise ValueError(f"`clip` must be None, 'static' or 'dynamic', got {clip!r}")
+        if clip is None:
+            return self.packed.direct
+        if self.packed.by_x0 is None:
+            raise ValueError("`clip` needs a conversion by way of x0, which divides by zero at sigma = 0")
+        coef = self.packed.by_x0.clone()
+        if clip == "static":
+            if not clip_value > 0:
+                raise ValueError(f"`clip_value` must be positive, got {clip_value}")
+            coef[:, :, CLIP_BOUND] = clip_value
+        return coef
+
+    def to_json(self) -> str:
+        """The whole table as JSON text; every float is written exactly.
+
+        Examples
+        --------
+        >>> from fastdiff_ops.schedules import VE
+        >>> from fastdiff_ops.solvers import make_table
+        >>> table = make_table("heun", VE(), [80.0, 3.0, 0.1, 0.0])
+        >>> SolverTable.from_json(table.to_json()) == table
+        True
+        """
+        from .serialise import to_json
+
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> SolverTable:
+        """Read a table back; raises ValueError on text that holds no valid table."""
+        from .serialise import from_json
+
+        return from_json(text)
+
+    def __str__(self) -> str:
+        from .show import to_text
+
+        return to_text(self)
+
+    def plot(self) -> Figure:
+        """Draw the weights of row X over the run (needs matplotlib)."""
+        from .show import to_figure
+
+        return to_figure(self)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A bound table in the form that the sampling loop reads."""
+
+    direct: torch.Tensor  # float64 [E, 1, 64]
+    by_x0: torch.Tensor | None  # the same rows with a conversion that passes x0, for clipping
+    t_eval: torch.Tensor  # float64 [E]
+    noisy: bool
+    uses_anchor: tuple[bool, ...]
+    scaled: bool  # whether the network's input is scaled
+    c_in: tuple[float, ...]
+    alpha: float  # of the first state
+    sigma: float
+    levels: tuple[tuple[float, float], ...]  # alpha and sigma of each X
+    elem: torch.Tensor | None
+    elem_map: torch.Tensor | None
+
+
+def _pack(table: SolverTable) -> Packed:
+    prediction = str(table.prediction_type)
+    rows = _without_aliases(table)
+    to_x0 = _conversion_to_x0(table, prediction)
+    shared: dict[str, Any] = {"c_in": np.append(table.c_in[1:], 1.0)}
+    if to_x0 is not None:
+        shared["jump"] = table.jump * to_x0[:, 1]
+    by_x0 = None
+    if to_x0 is not None and (post := _conversion_from_x0(table)) is not None:
+        by_x0 = torch.from_numpy(pack_coef(rows, to_x0, post=post, **shared))
+    assert table.conv is not None
+    return Packed(
+        direct=torch.from_numpy(pack_coef(rows, table.conv, **shared)),
+        by_x0=by_x0,
+        t_eval=torch.from_numpy(table.t_eval.copy()),
+        noisy=bool(table.noise.any()),
+        uses_anchor=tuple(bool(row[:, ANCHOR].any()) for row in rows),
+        scaled=bool(np.any(table.c_in != 1.0)),
+        c_in=tuple(table.c_in.tolist()),
+        alpha=float(table.alpha[0]),
+        sigma=float(table.sigma[0]),
+        levels=tuple(zip(table.alpha_next.tolist(), table.sigma_next.tolist(), strict=True)),
+        elem=None if table.elem is None else torch.from_numpy(table.elem.copy()),
+        elem_map=None if table.elem is None else torch.tensor(table.elem_map),
+    )
+
+
+def _without_aliases(table: SolverTable) -> Array:
+    """The rows with the anchor's weights moved to the state where the two are one tensor."""
+    rows: Array = np.array(table.rows)
+    for e in range(len(table)):
+        if e == 0 or table.anchor[e - 1] == "same":
+            rows[e, :, STATE] += rows[e, :, ANCHOR]
+            rows[e, :, ANCHOR] = 0.0
+    return rows
+
+
+def _conversion_to_x0(table: SolverTable, prediction: str) -> Array | None:
+    try:
+        return np.stack(table.schedule.conversion(table.t, prediction, "x0"), axis=-1)
+    except ValueError:  # a velocity or noise model may be usable where x0 is out of reach
+        return None
+
+
+def _conversion_from_x0(table: SolverTable) -> Array | None:
+    """(d_x, d_u, d_h) with target = d_x x + d_u x0, per evaluation."""
+    post = np.zeros((len(table), 3))
+    for e, (t, target) in enumerate(zip(table.t, table.target, strict=True)):
+        try:
+            post[e, :2] = table.schedule.conversion(float(t), "x0", target)
+        except ValueError:
+            return None
+    return post
+
+
+def _validate(table: SolverTable) -> None:
+    n = len(table.t) if table.t.ndim == 1 else 0
+    if n < 1:
+        raise ValueError(f"`t` must hold at least one evaluation in one dimension, got shape {table.t.shape}")
+    if not isinstance(table.schedule, NoiseSchedule):
+        raise TypeError(f"`schedule` must be a NoiseSchedule, got {type(table.schedule).__name__}")
+    shapes = dict.fromkeys(("t", "t_next", "t_eval", "c_in", "jump"), (n,))
+    for name, shape in (shapes | {"rows": (n, N_ROWS, N_COLUMNS), "conv": (n, 2)}).items():
+        array = getattr(table, name)
+        if array is None:
+            continue
+        if array.shape != shape:
+            raise ValueError(f"`{name}` must have shape {shape}, got {array.shape}")
+        if not np.isfinite(array).all():
+            bad = int(np.flatnonzero(~np.isfinite(array.reshape(n, -1)).all(axis=1))[0])
+            raise ValueError(f"`{name}` must be finite, but evaluation {bad} is not")
+    for name, allowed in (("target", TARGETS), ("anchor", ANCHOR_MODES)):
+        values = getattr(table, name)
+        if len(values) != n or not set(values) <= set(allowed):
+            raise ValueError(f"`{name}` must hold {n} of {', '.join(allowed)}, got {values}")
+    if (table.prediction_type is None) != (table.conv is None):
+        raise ValueError("`prediction_type` and `conv` go together: use `bind`")
+    if table.elem is not None and (table.elem.ndim < 2 or table.elem.shape[1] != len(table.elem_map)):
+        raise ValueError(
+            f"`elem` must have shape [1 or E, {len(table.elem_map)}, ...], got {table.elem.shape}"
+        )
+    if not 0 <= table.n_store <= 2:
+        raise ValueError(f"`n_store` must be 0, 1 or 2, got {table.n_store}")
+    if not 0 <= table.n_hist <= MAX_HISTORY or (table.n_store and table.n_hist % table.n_store):
+        raise ValueError(
+            f"`n_hist` must be a multiple of `n_store` = {table.n_store} <= {MAX_HISTORY}, got {table.n_hist}"
+        )
+    _validate_reads(table)
+
+
+def _validate_reads(table: SolverTable) -> None:
+    """Rows may read only what exists."""
+    stored: set[int] = set()
+    for e, rows in enumerate(table.rows):
+        if rows[ROW_A].any() and table.anchor[e] != "row":
+            raise ValueError(f"`rows` of evaluation {e} have a row A, but `anchor` is {table.anchor[e]!r}")
+        if rows[ROW_S0 + table.n_store :].any():
+            raise ValueError(f"`rows` of evaluation {e} store more than `n_store` = {table.n_store} values")
+        for age in np.flatnonzero(np.any(rows[:, HISTORY:] != 0, axis=0)):
+            if age >= table.n_hist or e * table.n_store - 1 - int(age) not in stored:
+                raise ValueError(f"`rows` of evaluation {e} read history age {age}, which holds nothing")
+        # an element coefficient may be all that a stored row consists of
+        stored |= {
+            e * table.n_store + k for k in range(table.n_store) if table.elem_map or rows[ROW_S0 + k].any()
+        }
