@@ -62,18 +62,27 @@ def log_alpha_from_lam(xp: Any, lam: Any) -> Any:
     return -0.5 * xp.logaddexp(-2.0 * lam, xp.zeros_like(lam))
 
 
-def combine(a: Any, b: Any, x: Any, y: Any, names: tuple[str, str]) -> Any:
-    """a x + b y with a and b of shape () or [B], in at least float32."""
-    if not isinstance(x, torch.Tensor) or not isinstance(y, torch.Tensor):
-        return _expand(np.asarray(a), np.asarray(x)) * x + _expand(np.asarray(b), np.asarray(y)) * y
+def combine(a: Any, b: Any, x: torch.Tensor, y: torch.Tensor, names: tuple[str, str]) -> torch.Tensor:
+    """a x + b y for coefficients of a time of shape () or [B], computed in at least float32, in y's dtype."""
     for name, value in zip(names, (x, y), strict=True):
-        if not value.is_floating_point():
-            raise TypeError(f"`{name}` must be a floating-point tensor, got dtype {value.dtype}")
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            raise TypeError(
+                f"`{name}` must be a floating-point tensor, got {getattr(value, 'dtype', type(value))}"
+            )
+    if x.shape != y.shape:
+        raise ValueError(f"`{names[1]}` must have {names[0]}'s shape {tuple(x.shape)}, got {tuple(y.shape)}")
+    if a.ndim and a.shape != x.shape[:1]:
+        raise ValueError(f"`t` must have shape () or {tuple(x.shape[:1])}, got {tuple(a.shape)}")
     dtype = torch.promote_types(torch.promote_types(x.dtype, y.dtype), torch.float32)
-    a, b = (_expand(torch.as_tensor(c).to(x.device, dtype, non_blocking=True), x) for c in (a, b))
-    return (a * x + b * y).to(y.dtype)
+    a, b = (_factor(c, x, dtype) for c in (a, b))
+    result: torch.Tensor = a * x.to(dtype) + b * y.to(dtype)
+    return result.to(y.dtype)
 
 
-def _expand(coefficient: Any, x: Any) -> Any:
-    """Append axes so that a coefficient of shape () or [B] multiplies ``x`` of shape [B, ...]."""
-    return coefficient.reshape(tuple(coefficient.shape) + (1,) * (x.ndim - coefficient.ndim))
+def _factor(coefficient: Any, x: torch.Tensor, dtype: torch.dtype) -> Any:
+    if not isinstance(coefficient, torch.Tensor):
+        if coefficient.ndim == 0:
+            return float(coefficient)  # a number needs no copy to the device
+        coefficient = torch.from_numpy(coefficient)
+    factor = coefficient.to(x.device, dtype, non_blocking=True)
+    return factor.reshape(factor.shape + (1,) * (x.ndim - 1)) if factor.ndim else factor

@@ -217,19 +217,21 @@ class NoiseSchedule(ABC):
             raise ValueError(f"`src` {src!r} cannot become {dst!r} at t = {bad:g}: the row divides by zero")
         return c_x, c_o
 
-    def convert(self, x: Any, output: Any, t: ArrayLike, src: str, dst: str) -> Any:
+    def convert(
+        self, x: torch.Tensor, output: torch.Tensor, t: ArrayLike, src: str, dst: str
+    ) -> torch.Tensor:
         """Apply `conversion` to data: the network's ``output`` of type src at (x, t), as type dst.
 
         Parameters
         ----------
-        x, output : tensor (floating) or numpy array [B, ...]
+        x, output : tensor [B, ...], floating
             The state and the network's output there.
-        t : float or array [B]
+        t : float, array or tensor, () or [B]
         src, dst : str
 
         Returns
         -------
-        tensor or array like ``output``
+        tensor like ``output``
             Computed in float32 (float64 if either input is), rounded once.
         """
         return combine(*self.conversion(t, src, dst), x, output, ("x", "output"))
@@ -275,7 +277,7 @@ class NoiseSchedule(ABC):
         Parameters
         ----------
         x0 : tensor [B, ...], floating
-        t : float or array or tensor, () or [B]
+        t : float, array or tensor, () or [B]
         noise : tensor like x0, optional
             Standard normals; drawn from ``seed`` when not given.
         seed : int, torch.Generator, PhiloxState or None
@@ -293,10 +295,7 @@ class NoiseSchedule(ABC):
             noise = randn(tuple(x0.shape), seed=seed, dtype=x0.dtype, device=x0.device)
         elif seed is not None:
             raise ValueError("`seed` has no meaning when `noise` is given")
-        if noise.shape != x0.shape:
-            raise ValueError(f"`noise` must have x0's shape {tuple(x0.shape)}, got {tuple(noise.shape)}")
-        x_t: torch.Tensor = combine(*self._alpha_sigma(*self._time(t)), x0, noise, ("x0", "noise"))
-        return x_t
+        return combine(*self._alpha_sigma(*self._time(t)), x0, noise, ("x0", "noise"))
 
     # ---- description
 

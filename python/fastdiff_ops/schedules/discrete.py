@@ -61,6 +61,8 @@ class Discrete(NoiseSchedule, kind="discrete"):
         if self.reading == "dpm" and table[-1] == 0.0:
             raise ValueError("`alphas_cumprod` may end in 0 only with reading 'diffusers'")
         object.__setattr__(self, "alphas_cumprod", table)
+        # compute now what the formulas use, so that torch.compile traces numbers and tensors, not the array
+        _ = self.num_train_timesteps, self._tables
 
     # ---- constructors
 
@@ -119,7 +121,7 @@ class Discrete(NoiseSchedule, kind="discrete"):
 
     # ---- entries and their positions
 
-    @property
+    @cached_property
     def num_train_timesteps(self) -> int:
         """N, the length of the table."""
         return len(self.alphas_cumprod)
@@ -151,13 +153,14 @@ class Discrete(NoiseSchedule, kind="discrete"):
     @cached_property
     def _tables(self) -> dict[Any, dict[str, Any]]:
         # one copy for each device that asked, None being numpy; the clean node stands in front
-        return {None: (_log_alpha_tables if self.reading == "dpm" else _ray_tables)(self.alphas_cumprod)}
+        tables = (_log_alpha_tables if self.reading == "dpm" else _ray_tables)(self.alphas_cumprod)
+        return {None: tables, torch.device("cpu"): {k: torch.from_numpy(v) for k, v in tables.items()}}
 
     def _on(self, xp: Any, like: Any) -> dict[str, Any]:
         device = None if xp is np else like.device
         if device not in self._tables:
-            host = self._tables[None].items()
-            self._tables[device] = {k: torch.from_numpy(v).to(device, non_blocking=True) for k, v in host}
+            host = self._tables[torch.device("cpu")]
+            self._tables[device] = {k: v.to(device, non_blocking=True) for k, v in host.items()}
         return self._tables[device]
 
     def _interval(self, xp: Any, t: Any) -> tuple[Any, Any]:
