@@ -144,158 +144,96 @@ FD_HOST_DEVICE Acc clamp(Acc v, Acc bound) {
     return v < -bound ? -bound : v > bound ? bound : v;  // a NaN stays a NaN
 }
 
-// A sum that grows term by term.
-template <class Acc, int N>
-struct Sum {
-    alignas(64) Acc v[N];
-    bool started = false;
-
-    FD_HOST_DEVICE void add(Acc weight, const Acc* __restrict term, int n) {
-        Acc* __restrict sum = v;
-        if (started) {
-            FD_UNROLL
-            for (int i = 0; i < n; ++i) sum[i] = fma(weight, term[i], sum[i]);
-        } else {
-            FD_UNROLL
-            for (int i = 0; i < n; ++i) sum[i] = weight * term[i];
-        }
-        started = true;
-    }
-
-    FD_HOST_DEVICE void add(const Acc* __restrict weights, const Acc* __restrict term, int n) {
-        finish(n);
-        FD_UNROLL
-        for (int i = 0; i < n; ++i) v[i] = weights[i] != Acc(0) ? fma(weights[i], term[i], v[i]) : v[i];
-    }
-
-    FD_HOST_DEVICE void start(const Acc* __restrict bias, int n) {
-        FD_UNROLL
-        for (int i = 0; i < n; ++i) v[i] = bias[i];
-        started = true;
-    }
-
-    FD_HOST_DEVICE void finish(int n) {
-        if (started) return;
-        FD_UNROLL
-        for (int i = 0; i < n; ++i) v[i] = Acc(0);
-        started = true;
-    }
-};
+// What a backend provides: `Io::Tile` (a run of elements), `Io::Sum` (a weighted sum that grows by `add` and is read by
+// `tile`), loads and stores. The functions below say which terms, in which order.
 
 // Weighted terms whose weight is a number or, where an element coefficient replaces it, a tensor.
-template <class Acc, int N, bool Elem, class Io>
-FD_HOST_DEVICE void add_term(const Coefficients<Acc>& c, Io& io, int k, const Acc* term, Sum<Acc, N>& sum) {
+template <bool Elem, class Acc, class Io>
+FD_HOST_DEVICE void add_term(const Coefficients<Acc>& c, Io& io, int k, const typename Io::Tile& term, typename Io::Sum& sum) {
     if constexpr (Elem) {
         if (c.elem_of[k] >= 0) {
-            typename Io::Tile weights;
-            io.load_elem(c.elem_of[k], weights);
-            sum.add(weights.data(), term, io.count());
+            sum.add(io.load_elem(c.elem_of[k]), term);
             return;
         }
     }
-    if (c.value[k] != Acc(0)) sum.add(c.value[k], term, io.count());
+    if (c.value[k] != Acc(0)) sum.add(c.value[k], term);
 }
 
 // Guided output, conversion, clipping: the model's term m, and the direct guidance term j.
-template <class Acc, int N, bool Elem, class Io>
-FD_HOST_DEVICE void model_term(const StepArgs& a, const Coefficients<Acc>& c, Io& io, const Acc* x, const Acc* newest,
-                               Sum<Acc, N>& m, Sum<Acc, N>& jump) {
-    const int n = io.count();
-    const bool wants_jump = c.active(kJump), wants_m = c.column_used(kOutput);
-    Sum<Acc, N> o, u;
+template <bool Elem, class Acc, class Io>
+FD_HOST_DEVICE void model_term(const StepArgs& a, const Coefficients<Acc>& c, Io& io, const typename Io::Tile& x,
+                               const typename Io::Tile& newest, typename Io::Sum& m, typename Io::Sum& jump) {
+    const bool wants_m = c.column_used(kOutput);
+    typename Io::Sum o = io.sum(), u = io.sum();
     FD_UNROLL
     for (int k = 0; k < kMaxOuts; ++k) {
-        const bool into_o = wants_m && c.g[k] != Acc(0) && c.active(kCo), into_jump = wants_jump && c.e[k] != Acc(0);
+        const bool into_o = wants_m && c.active(kCo) && c.g[k] != Acc(0), into_jump = c.active(kJump) && c.e[k] != Acc(0);
         if (k >= a.n_outs || !(into_o || into_jump)) continue;
-        typename Io::Tile out;
-        io.load_out(k, out);
-        if (into_o) o.add(c.g[k], out.data(), n);
-        if (into_jump) jump.add(c.e[k], out.data(), n);
+        const typename Io::Tile out = io.load_out(k);
+        if (into_o) o.add(c.g[k], out);
+        if (into_jump) jump.add(c.e[k], out);
     }
-    if (wants_jump) jump.finish(n);
     if (!wants_m) return;
-    if (c.active(kCx)) add_term<Acc, N, Elem>(c, io, kCx, x, u);
-    if (c.active(kCo)) {
-        o.finish(n);
-        add_term<Acc, N, Elem>(c, io, kCo, o.v, u);
-    }
-    u.finish(n);
+    if (c.active(kCx)) add_term<Elem>(c, io, kCx, x, u);
+    if (c.active(kCo)) add_term<Elem>(c, io, kCo, o.tile(), u);
+    typename Io::Tile clipped = u.tile();
     if (a.clip_mode == kClipStatic) {
-        FD_UNROLL
-        for (int i = 0; i < n; ++i) u.v[i] = clamp(u.v[i], c.value[kClipBound]);
+        clipped = io.map(clipped, [&](Acc v) { return clamp(v, c.value[kClipBound]); });
     } else if (a.clip_mode == kClipDynamic) {
-        FD_UNROLL
-        for (int i = 0; i < n; ++i) u.v[i] = clamp(u.v[i], c.clip_scale) / c.clip_scale;
+        clipped = io.map(clipped, [&](Acc v) { return clamp(v, c.clip_scale) / c.clip_scale; });
     }
-    if (c.active(kDx)) add_term<Acc, N, Elem>(c, io, kDx, x, m);
-    add_term<Acc, N, Elem>(c, io, kDu, u.v, m);
-    if (c.active(kDh)) add_term<Acc, N, Elem>(c, io, kDh, newest, m);
-    m.finish(n);
+    if (c.active(kDx)) add_term<Elem>(c, io, kDx, x, m);
+    add_term<Elem>(c, io, kDu, clipped, m);
+    if (c.active(kDh)) add_term<Elem>(c, io, kDh, newest, m);
 }
 
 // All rows of one tile: loads what the weights ask for, writes what the call asks for.
-template <class Acc, int N, bool Elem, class Io>
+template <bool Elem, class Acc, class Io>
 FD_HOST_DEVICE void step_tile(const StepArgs& a, const Coefficients<Acc>& c, Io& io) {
-    const int n = io.count();
-    typename Io::Tile x, newest;
     const bool wants_m = c.column_used(kOutput);
-    const bool wants_x = c.column_used(kState) || (wants_m && (c.active(kCx) || c.active(kDx)));
-    const bool wants_newest = c.column_used(kHistory) || (wants_m && c.active(kDh));
-    if (wants_x) io.load_x(x);
-    if (wants_newest) io.load_history(0, newest);
+    typename Io::Tile x{}, newest{};
+    if (c.column_used(kState) || (wants_m && (c.active(kCx) || c.active(kDx)))) x = io.load_x();
+    if (c.column_used(kHistory) || (wants_m && c.active(kDh))) newest = io.load_history(0);
 
-    Sum<Acc, N> row[kRows], m, jump;
-    model_term<Acc, N, Elem>(a, c, io, x.data(), newest.data(), m, jump);
+    typename Io::Sum m = io.sum(), jump = io.sum();
+    model_term<Elem>(a, c, io, x, newest, m, jump);
+
+    typename Io::Sum row[kRows] = {io.sum(), io.sum(), io.sum(), io.sum()};
     if constexpr (Elem) {
         FD_UNROLL
         for (int r = 0; r < kRows; ++r) {
-            if (c.elem_of[kCoef + r] < 0) continue;
-            typename Io::Tile bias;
-            io.load_elem(c.elem_of[kCoef + r], bias);
-            row[r].start(bias.data(), n);
+            if (c.elem_of[kCoef + r] >= 0) row[r].add(Acc(1), io.load_elem(c.elem_of[kCoef + r]));
         }
     }
-    const auto add_column = [&](int column, const Acc* term) {
+    const auto add_column = [&](int column, const typename Io::Tile& term) __attribute__((always_inline)) {
         FD_UNROLL
         for (int r = 0; r < kRows; ++r) {
-            if ((c.used[r] >> column & 1u) != 0) add_term<Acc, N, Elem>(c, io, position(r, column), term, row[r]);
+            if ((c.used[r] >> column & 1u) != 0) add_term<Elem>(c, io, position(r, column), term, row[r]);
         }
     };
-    if (c.column_used(kState)) add_column(kState, x.data());
-    if (c.column_used(kAnchor)) {
-        typename Io::Tile anchor;
-        io.load_anchor(anchor);
-        add_column(kAnchor, anchor.data());
-    }
-    if (wants_m) add_column(kOutput, m.v);
-    if (c.column_used(kNoise)) {
-        typename Io::Tile noise;
-        io.load_noise(noise);
-        add_column(kNoise, noise.data());
-    }
-    if (c.column_used(kHistory)) add_column(kHistory, newest.data());
+    if (c.column_used(kState)) add_column(kState, x);
+    if (c.column_used(kAnchor)) add_column(kAnchor, io.load_anchor());
+    if (wants_m) add_column(kOutput, m.tile());
+    if (c.column_used(kNoise)) add_column(kNoise, io.load_noise());
+    if (c.column_used(kHistory)) add_column(kHistory, newest);
     FD_UNROLL
     for (int age = 1; age < kMaxHistory; ++age) {
-        if (!c.column_used(kHistory + age)) continue;
-        typename Io::Tile older;
-        io.load_history(age, older);
-        add_column(kHistory + age, older.data());
+        if (c.column_used(kHistory + age)) add_column(kHistory + age, io.load_history(age));
     }
-    FD_UNROLL
-    for (int r = 0; r < kRows; ++r) row[r].finish(n);
-    if (c.column_used(kCorrected)) add_column(kCorrected, row[kA].v);
-    if (c.active(kJump)) add_term<Acc, N, Elem>(c, io, kJump, jump.v, row[kX]);
+    if (c.column_used(kCorrected)) add_column(kCorrected, row[kA].tile());
+    if (c.active(kJump)) add_term<Elem>(c, io, kJump, jump.tile(), row[kX]);
 
-    io.store_x(row[kX].v);
     if (a.model_in != nullptr) {
-        FD_UNROLL
-        for (int i = 0; i < n; ++i) m.v[i] = c.value[kCin] * row[kX].v[i];
-        io.store_model_in(m.v);
+        typename Io::Sum scaled = io.sum();
+        scaled.add(c.value[kCin], row[kX].tile());
+        io.store_model_in(scaled);
     }
-    if (a.anchor_mode == kAnchorRow) io.store_anchor(row[kA].v);
+    io.store_x(row[kX]);
+    if (a.anchor_mode == kAnchorRow) io.store_anchor(row[kA]);
+    if (a.n_store == 2) row[kS1].tile();  // S1 may read the slot that S0 is about to fill
     FD_UNROLL
     for (int k = 0; k < 2; ++k) {
-        if (k < a.n_store && (a.ring == nullptr || c.stores(k))) io.store_history(k, row[kS0 + k].v);
+        if (k < a.n_store && (a.ring == nullptr || c.stores(k))) io.store_history(k, row[kS0 + k]);
     }
 }
 

@@ -17,168 +17,332 @@ constexpr int64_t kStreamBytes = 1 << 20;       // tensors from this size on byp
 template <class Acc>
 constexpr int kTile = 2048 / sizeof(Acc);
 
-// Loads and stores of one tile: elements [p, p + n) of sample b.
-template <simd::Level L, class Acc>
+// The leaves below are compiled for every SIMD level; what calls them once a tile is compiled once.
+
+// out[i] = (Continue ? out[i] : 0) + sum_k w[k] p[k][i], one fma after the other.
+template <class Acc, int Terms, bool Continue>
+struct Combine {
+    template <simd::Level>
+    FD_HOST_DEVICE static void run(Acc* __restrict out, const Acc* weights, const Acc* const* terms, int n) {
+        Acc w[Terms];
+        const Acc* p[Terms];
+        for (int k = 0; k < Terms; ++k) {
+            w[k] = weights[k];
+            p[k] = terms[k];
+        }
+        for (int i = 0; i < n; ++i) {
+            Acc sum = Continue ? fma(w[0], p[0][i], out[i]) : w[0] * p[0][i];
+            for (int k = 1; k < Terms; ++k) sum = fma(w[k], p[k][i], sum);
+            out[i] = sum;
+        }
+    }
+};
+
+// Element coefficients: a zero one skips its term.
+template <class Acc>
+struct AddElements {
+    template <simd::Level>
+    FD_HOST_DEVICE static void run(Acc* __restrict sum, const Acc* weights, const Acc* term, int n) {
+        for (int i = 0; i < n; ++i) sum[i] = weights[i] != Acc(0) ? fma(weights[i], term[i], sum[i]) : sum[i];
+    }
+};
+
+template <class Acc, class F>
+struct Map {
+    template <simd::Level>
+    FD_HOST_DEVICE static void run(const Acc* in, Acc* __restrict out, int n, F f) {
+        for (int i = 0; i < n; ++i) out[i] = f(in[i]);
+    }
+};
+
+template <class T, class Acc>
+struct Widen {
+    template <simd::Level L>
+    FD_HOST_DEVICE static void run(const T* in, Acc* out, int n) {
+        widen_block<L>(in, out, n);
+    }
+};
+
+template <class T, class Acc>
+struct Narrow {
+    template <simd::Level L>
+    FD_HOST_DEVICE static void run(const Acc* in, T* out, int n) {
+        narrow_block<L>(in, out, n);
+    }
+};
+
+struct Normals {
+    template <simd::Level L>
+    FD_HOST_DEVICE static void run(const PhiloxStream* s, int64_t first, int64_t n, float* out) {
+        normals_range<L>(*s, first, n, out);
+    }
+};
+
+struct NormalsOfBlocks {
+    template <simd::Level L>
+    FD_HOST_DEVICE static void run(const PhiloxStream* s, const uint64_t* blocks, float* out) {
+        normals_of_blocks<L>(*s, blocks, out);
+    }
+};
+
+template <class Acc, bool Continue>
+void combine_up_to_four(Acc* out, const Acc* weights, const Acc* const* terms, int count, int n) {
+    switch (count) {
+        case 1:
+            return simd::dispatch<Combine<Acc, 1, Continue>>(out, weights, terms, n);
+        case 2:
+            return simd::dispatch<Combine<Acc, 2, Continue>>(out, weights, terms, n);
+        case 3:
+            return simd::dispatch<Combine<Acc, 3, Continue>>(out, weights, terms, n);
+        default:
+            return simd::dispatch<Combine<Acc, 4, Continue>>(out, weights, terms, n);
+    }
+}
+
+// Scratch memory of one thread, handed out anew for every tile.
+template <class Acc>
+struct Workspace {
+    static constexpr int kBuffers = 40;
+    alignas(64) Acc memory[kBuffers][kTile<Acc>];
+    int used = 0;
+};
+
+// Loads and stores of one tile: elements [p, p + n) of sample b. A tile is a pointer: into the tensor itself where its type is
+// the accumulation type, else to a widened copy in L1. A sum collects its terms and is evaluated in one pass when it is read.
+template <class Acc>
 struct CpuIo {
     static constexpr int N = kTile<Acc>;
 
-    struct Tile {
-        alignas(64) Acc buffer[N];
-        const Acc* pointer = buffer;
-        FD_HOST_DEVICE const Acc* data() const { return pointer; }
-    };
-
     const StepArgs& a;
     const Coefficients<Acc>& c;
+    Workspace<Acc>& workspace;
     int64_t b, p;
     int n;
     bool stream;
 
-    FD_HOST_DEVICE int count() const { return n; }
-    FD_HOST_DEVICE int64_t place() const { return b * a.sample + p; }
+    struct Tile {
+        const Acc* data;
+    };
+
+    class Sum {
+      public:
+        explicit Sum(CpuIo& io) : io_(&io) {}
+
+        void add(Acc weight, const Tile& term) {
+            weights_[count_] = weight;
+            terms_[count_++] = term.data;
+        }
+
+        void add(const Tile& weights, const Tile& term) {
+            Acc* sum = io_->buffer();
+            evaluate(sum);
+            simd::dispatch<AddElements<Acc>>(sum, weights.data, term.data, io_->n);
+            become(sum);
+        }
+
+        Tile tile() {
+            if (count_ != 1 || weights_[0] != Acc(1)) {
+                Acc* out = io_->buffer();
+                evaluate(out);
+                become(out);
+            }
+            return {terms_[0]};
+        }
+
+        // Only then may `out` hold one of the terms (the ring slot that is read and replaced).
+        bool one_pass() const { return count_ <= 4; }
+
+        void evaluate(Acc* out) const {
+            if (count_ == 0) {
+                for (int i = 0; i < io_->n; ++i) out[i] = Acc(0);
+                return;
+            }
+            combine_up_to_four<Acc, false>(out, weights_, terms_, count_, io_->n);
+            for (int done = 4; done < count_; done += 4) {
+                combine_up_to_four<Acc, true>(out, weights_ + done, terms_ + done, count_ - done, io_->n);
+            }
+        }
+
+      private:
+        void become(const Acc* value) {
+            count_ = 1;
+            weights_[0] = Acc(1);
+            terms_[0] = value;
+        }
+
+        CpuIo* io_;
+        int count_ = 0;
+        Acc weights_[kColumns + 2];
+        const Acc* terms_[kColumns + 2];
+    };
+
+    Sum sum() { return Sum(*this); }
+    Acc* buffer() { return workspace.memory[workspace.used++]; }
+    int64_t place() const { return b * a.sample + p; }
+
+    template <class F>
+    Tile map(const Tile& in, F f) {
+        Acc* out = buffer();
+        simd::dispatch<Map<Acc, F>>(in.data, out, n, f);
+        return {out};
+    }
 
     template <class T>
-    FD_HOST_DEVICE void load_as(const void* base, int64_t first, Tile& tile) {
+    Tile load_as(const void* base, int64_t first) {
         const T* from = static_cast<const T*>(base) + first;
         if constexpr (dtype_of<T> == dtype_of<Acc>) {
-            tile.pointer = from;
+            return {from};
         } else {
-            widen_block<L>(from, tile.buffer, n);
-            tile.pointer = tile.buffer;
+            Acc* out = buffer();
+            simd::dispatch<Widen<T, Acc>>(from, out, n);
+            return {out};
         }
     }
 
-    FD_HOST_DEVICE void load(const void* base, DType type, int64_t first, Tile& tile) {
-        if (base == nullptr) return fill(std::numeric_limits<Acc>::quiet_NaN(), tile);
+    Tile load(const void* base, DType type, int64_t first) {
+        if (base == nullptr) return missing();
         switch (type) {
             case DType::f16:
-                return load_as<half>(base, first, tile);
+                return load_as<half>(base, first);
             case DType::bf16:
-                return load_as<bfloat16>(base, first, tile);
+                return load_as<bfloat16>(base, first);
             case DType::f32:
-                return load_as<float>(base, first, tile);
-            case DType::f64:
-                return load_as<double>(base, first, tile);
+                return load_as<float>(base, first);
+            default:
+                return load_as<double>(base, first);
         }
     }
 
-    FD_HOST_DEVICE void fill(Acc value, Tile& tile) {
-        for (int i = 0; i < n; ++i) tile.buffer[i] = value;
-        tile.pointer = tile.buffer;
+    Tile missing() {
+        Acc* out = buffer();
+        for (int i = 0; i < n; ++i) out[i] = std::numeric_limits<Acc>::quiet_NaN();
+        return {out};
     }
 
-    FD_HOST_DEVICE void load_x(Tile& tile) { load(a.x, a.x_type, place(), tile); }
-    FD_HOST_DEVICE void load_out(int k, Tile& tile) { load(a.outs[k], a.out_type, place(), tile); }
-    FD_HOST_DEVICE void load_anchor(Tile& tile) { load(a.anchor, a.x_type, place(), tile); }
+    Tile load_x() { return load(a.x, a.x_type, place()); }
+    Tile load_out(int k) { return load(a.outs[k], a.out_type, place()); }
+    Tile load_anchor() { return load(a.anchor, a.x_type, place()); }
 
-    FD_HOST_DEVICE void load_history(int age, Tile& tile) {
-        if (age >= a.n_hist) return fill(std::numeric_limits<Acc>::quiet_NaN(), tile);
+    Tile load_history(int age) {
+        if (age >= a.n_hist) return missing();
         const int64_t slot = ring_slot(c.head, age, a.n_hist);
-        load(a.history, a.history_type, slot * a.batch * a.sample + place(), tile);
+        return load(a.history, a.history_type, slot * a.batch * a.sample + place());
     }
 
-    FD_HOST_DEVICE void load_noise(Tile& tile) {
-        if (a.rng == nullptr) return load(a.noise, a.noise_type, place(), tile);
+    Tile load_noise() {
+        if (a.rng == nullptr) return load(a.noise, a.noise_type, place());
         const PhiloxStream stream_of_sample(StreamTag::normal, c.seed, c.offset, c.row);
-        alignas(64) float z[N];
+        Acc* out = buffer();
+        float* z = reinterpret_cast<float*>(out);  // float64 widens from a buffer of its own
+        if constexpr (dtype_of<Acc> == DType::f64) z = reinterpret_cast<float*>(buffer());
         if (a.channels <= 1) {
-            normals_range<L>(stream_of_sample, p, n, z);
+            simd::dispatch<Normals>(&stream_of_sample, p, static_cast<int64_t>(n), z);
         } else {
             normals_channels_last(stream_of_sample, z);
         }
-        widen_block<L>(z, tile.buffer, n);
-        tile.pointer = tile.buffer;
+        if constexpr (dtype_of<Acc> == DType::f64) simd::dispatch<Widen<float, Acc>>(static_cast<const float*>(z), out, n);
+        return {out};
     }
 
     // Each channel of the tile is a run of consecutive logical elements; the runs' blocks are collected and drawn together.
-    FD_HOST_DEVICE void normals_channels_last(const PhiloxStream& s, float* z) {
+    void normals_channels_last(const PhiloxStream& s, float* z) {
         const int64_t channels = a.channels, pixels = a.sample / channels;
         uint64_t blocks[kPhiloxChunk] = {};
-        int64_t base_of[kPhiloxChunk];  // place of the block's element 0 relative to the tile
+        int64_t place_of[kPhiloxChunk];  // of the block's first element, relative to the tile
         int pending = 0;
-        const auto flush = [&]() __attribute__((always_inline)) {
+        const auto flush = [&] {
             alignas(64) float drawn[4 * kPhiloxChunk];
-            normals_of_blocks<L>(s, blocks, drawn);
+            simd::dispatch<NormalsOfBlocks>(&s, static_cast<const uint64_t*>(blocks), drawn);
             for (int i = 0; i < pending; ++i) {
                 for (int j = 0; j < 4; ++j) {
-                    const int64_t at = base_of[i] + j * channels;
+                    const int64_t at = place_of[i] + j * channels;
                     if (at >= 0 && at < n) z[at] = drawn[4 * i + j];
                 }
             }
             pending = 0;
         };
         for (int64_t channel = 0; channel < channels; ++channel) {
-            const int64_t first_pixel = (p - channel + channels - 1) / channels;
-            const int64_t last_pixel = (p + n - 1 - channel) >= 0 ? (p + n - 1 - channel) / channels : -1;
-            if (last_pixel < first_pixel) continue;
-            const int64_t e0 = channel * pixels + first_pixel, e1 = channel * pixels + last_pixel;
-            for (int64_t block = e0 / 4; block <= e1 / 4; ++block) {
+            const int64_t end = p + n - 1 - channel;
+            if (end < 0) continue;
+            const int64_t first = channel * pixels + (p - channel + channels - 1) / channels;
+            const int64_t last = channel * pixels + end / channels;
+            for (int64_t block = first / 4; first <= last && block <= last / 4; ++block) {
                 blocks[pending] = static_cast<uint64_t>(block);
-                base_of[pending] = (4 * block - channel * pixels) * channels + channel - p;
+                place_of[pending] = (4 * block - channel * pixels) * channels + channel - p;
                 if (++pending == kPhiloxChunk) flush();
             }
         }
         if (pending > 0) flush();
     }
 
-    FD_HOST_DEVICE void load_elem(int k, Tile& tile) {
+    Tile load_elem(int k) {
         const int64_t step = a.elem_steps == 1 ? 0 : *a.step, base = (step * a.n_elem + k) * a.elem_period;
+        Acc* out = buffer();
         for (int i = 0; i < n; ++i) {
             const int64_t at = base + logical_index(a, p + i) / a.elem_inner % a.elem_period;
-            tile.buffer[i] = a.elem_type == DType::f64 ? static_cast<Acc>(static_cast<const double*>(a.elem)[at])
-                                                       : static_cast<Acc>(static_cast<const float*>(a.elem)[at]);
+            out[i] = a.elem_type == DType::f64 ? static_cast<Acc>(static_cast<const double*>(a.elem)[at])
+                                               : static_cast<Acc>(static_cast<const float*>(a.elem)[at]);
         }
-        tile.pointer = tile.buffer;
+        return {out};
     }
 
     template <class T>
-    FD_HOST_DEVICE void store_as(void* base, int64_t first, const Acc* values) {
+    void store_as(void* base, int64_t first, Sum& sum) {
         T* to = static_cast<T*>(base) + first;
-#if FD_X86
-        if constexpr (L != simd::Level::scalar) {
-            const int64_t bytes = n * sizeof(T);
-            if (stream && reinterpret_cast<uintptr_t>(to) % 64 == 0 && bytes % 64 == 0) {
-                if constexpr (dtype_of<T> == dtype_of<Acc>) return fd::detail::stream_copy(values, to, bytes);
-                alignas(64) T narrowed[N];
-                narrow_block<L>(values, narrowed, n);
-                return fd::detail::stream_copy(narrowed, to, bytes);
-            }
+        const int64_t bytes = n * sizeof(T);
+        const bool past_caches =
+            simd::level() != simd::Level::scalar && stream && reinterpret_cast<uintptr_t>(to) % 64 == 0 && bytes % 64 == 0;
+        if constexpr (dtype_of<T> == dtype_of<Acc>) {
+            if (past_caches) return stream_out(sum.tile().data, to, bytes);
+            if (sum.one_pass()) return sum.evaluate(to);
+            simd::dispatch<Narrow<T, Acc>>(sum.tile().data, to, n);
+        } else {
+            if (!past_caches) return simd::dispatch<Narrow<T, Acc>>(sum.tile().data, to, n);
+            T* narrowed = reinterpret_cast<T*>(buffer());
+            simd::dispatch<Narrow<T, Acc>>(sum.tile().data, narrowed, n);
+            stream_out(narrowed, to, bytes);
         }
-#endif
-        narrow_block<L>(values, to, n);
     }
 
-    FD_HOST_DEVICE void store(void* base, DType type, int64_t first, const Acc* values) {
+    static void stream_out(const void* from, void* to, int64_t bytes) {
+#if FD_X86
+        fd::detail::stream_copy(from, to, bytes);
+#else
+        memcpy(to, from, bytes);
+#endif
+    }
+
+    void store(void* base, DType type, int64_t first, Sum& sum) {
         switch (type) {
             case DType::f16:
-                return store_as<half>(base, first, values);
+                return store_as<half>(base, first, sum);
             case DType::bf16:
-                return store_as<bfloat16>(base, first, values);
+                return store_as<bfloat16>(base, first, sum);
             case DType::f32:
-                return store_as<float>(base, first, values);
-            case DType::f64:
-                return store_as<double>(base, first, values);
+                return store_as<float>(base, first, sum);
+            default:
+                return store_as<double>(base, first, sum);
         }
     }
 
-    FD_HOST_DEVICE void store_x(const Acc* values) { store(a.x_next, a.x_type, place(), values); }
-    FD_HOST_DEVICE void store_anchor(const Acc* values) { store(a.anchor_next, a.x_type, place(), values); }
+    void store_x(Sum& sum) { store(a.x_next, a.x_type, place(), sum); }
+    void store_anchor(Sum& sum) { store(a.anchor_next, a.x_type, place(), sum); }
 
-    FD_HOST_DEVICE void store_history(int k, const Acc* values) {
-        if (a.ring == nullptr) return store(a.store[k], a.history_type, place(), values);
+    void store_history(int k, Sum& sum) {
+        if (a.ring == nullptr) return store(a.store[k], a.history_type, place(), sum);
         const int64_t slot = (c.head + k) % a.n_hist;
-        store(a.ring, a.history_type, slot * a.batch * a.sample + place(), values);
+        store(a.ring, a.history_type, slot * a.batch * a.sample + place(), sum);
     }
 
-    FD_HOST_DEVICE void store_model_in(const Acc* values) {
+    void store_model_in(Sum& sum) {
         for (int64_t copy = 0; copy < a.model_copies; ++copy) {
-            store(a.model_in, a.out_type, copy * a.batch * a.sample + place(), values);
+            store(a.model_in, a.out_type, copy * a.batch * a.sample + place(), sum);
         }
     }
 };
 
 template <class Acc>
-FD_HOST_DEVICE void load_coefficients(const StepArgs& a, int64_t b, Coefficients<Acc>& c) {
+void load_coefficients(const StepArgs& a, int64_t b, Coefficients<Acc>& c) {
     for (int k = 0; k < kCoef; ++k) load_value(a, b, k, c);
     load_rest(a, b, c);
     for (int r = 0; r < kRows; ++r) c.used[r] = used_columns(a, c, r);
@@ -186,35 +350,32 @@ FD_HOST_DEVICE void load_coefficients(const StepArgs& a, int64_t b, Coefficients
 
 // Tiles [begin, end) of the call, counted over all samples.
 template <class Acc, bool Elem>
-struct Tiles {
-    template <simd::Level L>
-    FD_HOST_DEVICE static void run(const StepArgs* args, int64_t begin, int64_t end) {
-        constexpr int N = kTile<Acc>;
-        const StepArgs& a = *args;
-        const int64_t per_sample = (a.sample + N - 1) / N;
-        const bool stream = a.batch * a.sample * size_of(a.x_type) >= kStreamBytes;
-        Coefficients<Acc> c;
-        int64_t b = begin / per_sample, tile = begin % per_sample;
-        load_coefficients(a, b, c);
-        for (int64_t item = begin; item < end; ++item) {
-            const int64_t p = tile * N;
-            CpuIo<L, Acc> io{a, c, b, p, static_cast<int>(std::min<int64_t>(N, a.sample - p)), stream};
-            step_tile<Acc, N, Elem>(a, c, io);
-            if (++tile == per_sample && item + 1 < end) {
-                tile = 0;
-                load_coefficients(a, ++b, c);
-            }
+void run_tiles(const StepArgs& a, int64_t begin, int64_t end) {
+    constexpr int N = kTile<Acc>;
+    const int64_t per_sample = (a.sample + N - 1) / N;
+    const bool stream = a.batch * a.sample * size_of(a.x_type) >= kStreamBytes;
+    Workspace<Acc> workspace;
+    Coefficients<Acc> c;
+    int64_t b = begin / per_sample, tile = begin % per_sample;
+    load_coefficients(a, b, c);
+    for (int64_t item = begin; item < end; ++item) {
+        const int64_t p = tile * N;
+        workspace.used = 0;
+        CpuIo<Acc> io{a, c, workspace, b, p, static_cast<int>(std::min<int64_t>(N, a.sample - p)), stream};
+        step_tile<Elem>(a, c, io);
+        if (++tile == per_sample && item + 1 < end) {
+            tile = 0;
+            load_coefficients(a, ++b, c);
         }
-        if (stream) fd::detail::stream_fence();
     }
-};
+    if (stream) fd::detail::stream_fence();
+}
 
+// Tiles are counted over all samples; a thread takes a run of them.
 template <class Acc, bool Elem>
-void run_tiles(const StepArgs& a) {
+void run_all(const StepArgs& a) {
     const int64_t tiles = a.batch * ((a.sample + kTile<Acc> - 1) / kTile<Acc>);
-    const auto body = [&a](int64_t begin, int64_t end) {
-        simd::dispatch<Tiles<Acc, Elem>>(&a, begin, end);
-    };
+    const auto body = [&a](int64_t begin, int64_t end) { run_tiles<Acc, Elem>(a, begin, end); };
     const int64_t grain = std::max<int64_t>(kParallelElements / std::min<int64_t>(a.sample, kTile<Acc>), 1);
     if (tiles <= grain) return body(0, tiles);
     torch::stable::parallel_for(0, tiles, grain, body);
@@ -258,8 +419,8 @@ void execute(StepArgs a) {
         a.channels = 1;
     }
     const bool wide = a.x_type == DType::f64 || (a.n_hist > 0 && a.history_type == DType::f64);
-    if (a.elem != nullptr) return wide ? run_tiles<double, true>(a) : run_tiles<float, true>(a);
-    return wide ? run_tiles<double, false>(a) : run_tiles<float, false>(a);
+    if (a.elem != nullptr) return wide ? run_all<double, true>(a) : run_all<float, true>(a);
+    return wide ? run_all<double, false>(a) : run_all<float, false>(a);
 }
 
 std::vector<Tensor> solver_step(const Tensor& x, const std::vector<Tensor>& outs, const OptionalTensor& anchor,
