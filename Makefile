@@ -49,15 +49,12 @@ build: $(STAMPS)/package  ## compile the extension modules, what changed only
 demo: build $(STAMPS)/demo  ## generate pictures with the shipped model; writes demo/
 	$(PY) -m fastdiff_ops demo
 
-# The emulated CUDA kernels and the C++ tests, each plain and under sanitizers.
+# What the tests load and run of C++; they build it themselves otherwise.
 cpp: $(STAMPS)/test
-	@mkdir -p build
-	@echo "Compiling the C++ tests (log: build/cmake.log)"
-	@{ cmake -S . -B build/cmake -G Ninja -DCMAKE_BUILD_TYPE=None -DPython3_EXECUTABLE=$(PY) && cmake --build build/cmake; } \
-	    > build/cmake.log 2>&1 || { tail -60 build/cmake.log; echo "error: all of the output is in build/cmake.log"; exit 1; }
+	@echo "Compiling the C++ tests and the emulated kernels (build/cmake)"
+	@PYTHONPATH=tests $(PY) -c "import cpp_build; cpp_build.build()"
 
 test: build cpp  ## every test: Python, C++, emulated CUDA under sanitizers, packaging
-	ctest --test-dir build/cmake --parallel $(JOBS) --output-on-failure
 	OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses $(JOBS) --dist loadgroup --doctest-modules tests python/fastdiff_ops
 
 lint: $(STAMPS)/lint  ## formatting, style and types
