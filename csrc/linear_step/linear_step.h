@@ -145,7 +145,7 @@ FD_HOST_DEVICE Acc clamp(Acc v, Acc bound) {
 }
 
 // What a backend provides: `Io::Tile` (a run of elements), `Io::Sum` (a weighted sum that grows by `add` and is read by
-// `tile`), loads and stores. The functions below say which terms, in which order.
+// `tile`; after `settle` it no longer depends on the tensors), loads and stores. The functions below say which terms, in which order.
 
 // Weighted terms whose weight is a number or, where an element coefficient replaces it, a tensor.
 template <bool Elem, class Acc, class Io>
@@ -229,8 +229,10 @@ FD_HOST_DEVICE void step_tile(const StepArgs& a, const Coefficients<Acc>& c, Io&
         io.store_model_in(scaled);
     }
     io.store_x(row[kX]);
+    // In place, the anchor and S0 are about to overwrite what the later rows may still read.
+    if (a.anchor_mode == kAnchorRow && a.n_store >= 1) row[kS0].settle();
+    if (a.n_store == 2) row[kS1].settle();
     if (a.anchor_mode == kAnchorRow) io.store_anchor(row[kA]);
-    if (a.n_store == 2) row[kS1].tile();  // S1 may read the slot that S0 is about to fill
     FD_UNROLL
     for (int k = 0; k < 2; ++k) {
         if (k < a.n_store && (a.ring == nullptr || c.stores(k))) io.store_history(k, row[kS0 + k]);

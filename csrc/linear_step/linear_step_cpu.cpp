@@ -141,12 +141,14 @@ struct CpuIo {
         }
 
         Tile tile() {
-            if (count_ != 1 || weights_[0] != Acc(1)) {
-                Acc* out = io_->buffer();
-                evaluate(out);
-                become(out);
-            }
+            if (count_ != 1 || weights_[0] != Acc(1)) settle();
             return {terms_[0]};
+        }
+
+        void settle() {
+            Acc* out = io_->buffer();
+            evaluate(out);
+            become(out);
         }
 
         // Only then may `out` hold one of the terms (the ring slot that is read and replaced).
