@@ -132,7 +132,7 @@ def _merge(uncond: Any, cond: Any, batch: int, name: str) -> Any:
         if not fits or cond.shape[1:] != uncond.shape[1:]:
             raise ValueError(
                 f"`{name}` holds {tuple(uncond.shape)} where `model_kwargs` has {tuple(cond.shape)}; in one "
-                f"batch of 2 x {batch} both must be [1 or {batch}, ...] alike: use guidance_batching='two_calls'"
+                f"batch both must be [1 or {batch}, ...] alike: use guidance_batching='two_calls'"
             )
         return torch.cat([part.expand(batch, *part.shape[1:]) for part in (uncond, cond)])
     if isinstance(cond, Mapping) and isinstance(uncond, Mapping) and cond.keys() == uncond.keys():

@@ -1,8 +1,7 @@
-"""Euler and Heun on the probability-flow ODE (Karras et al. 2022, arXiv 2206.00364, algorithm 1 without
-churn).
+"""Euler and Heun on the probability-flow ODE (Karras et al. 2022, arXiv 2206.00364, algorithm 1).
 
 On a linear path (flow matching) the ODE is dx = velocity d(sigma); elsewhere it is
-d(x/alpha) = eps d(sigma/alpha), as in k-diffusion and diffusers.
+d(x/alpha) = eps d(sigma/alpha), as in k-diffusion and diffusers. No churn.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ def heun(grid: Grid, *, correct_final: bool = False) -> Iterator[Call]:
     ----------
     correct_final : bool
         A step to sigma = 0 is a mere Euler step, as in k-diffusion and diffusers: 2 N - 1 evaluations. True
-        corrects that step too, which a velocity model on a linear path allows and which makes the error smaller there.
+        corrects that step too; a velocity model on a linear path allows it, and the error is smaller.
     """
     for s, t in grid.steps():
         target, lin, slope = _slope(grid, s, t)

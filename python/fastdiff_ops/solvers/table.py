@@ -49,7 +49,7 @@ class TableStep(NamedTuple):
     store: tuple[Row | None, ...]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SolverTable:
     """Coefficients of a sampling run: E model evaluations, each followed by one fused update.
 
@@ -113,7 +113,7 @@ class SolverTable:
     elem: Array | None = None
     elem_map: tuple[int, ...] = ()
     # what `sample` reads, packed once by `bind`: plain tensors, so that torch.compile can trace the loop
-    packed: Packed | None = field(default=None, init=False, repr=False)
+    packed: Packed | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         for name in _ARRAYS:
@@ -133,18 +133,12 @@ class SolverTable:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, SolverTable):
             return NotImplemented
-        for name in (f.name for f in fields(self) if f.init):
-            a, b = getattr(self, name), getattr(other, name)
-            same = (
-                np.array_equal(a, b, equal_nan=True)
-                if name in _ARRAYS and a is not None and b is not None
-                else a == b
-            )
-            if not same:
-                return False
-        return True
+        return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.init)
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"SolverTable({self.name!r}, {self.schedule!r}, {len(self)} evaluations)"
 
     @cached_property
     def alpha(self) -> Array:
@@ -224,10 +218,15 @@ class SolverTable:
             raise ValueError(
                 f"`prediction_type` is {prediction_type!r}, the table is bound to {self.prediction_type!r}"
             )
-        conv = [
-            self.schedule.conversion(float(t), prediction_type, target)
-            for t, target in zip(self.t, self.target, strict=True)
-        ]
+        try:
+            conv = [
+                self.schedule.conversion(float(t), prediction_type, target)
+                for t, target in zip(self.t, self.target, strict=True)
+            ]
+        except ValueError as error:
+            raise ValueError(
+                f"`prediction_type` {prediction_type!r} does not suit this table: {error}"
+            ) from error
         return replace(self, prediction_type=prediction_type, conv=np.array(conv))
 
     def coefficients(self, *, clip: str | None = None, clip_value: float = 1.0) -> torch.Tensor:
@@ -315,6 +314,12 @@ class Packed:
     levels: tuple[tuple[float, float], ...]  # alpha and sigma of each X
     elem: torch.Tensor | None
     elem_map: torch.Tensor | None
+
+
+def _same(a: Any, b: Any) -> bool:
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return np.array_equal(a, b)
+    return type(a) is type(b) and bool(a == b)
 
 
 def _pack(table: SolverTable) -> Packed:
