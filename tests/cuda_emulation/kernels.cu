@@ -263,3 +263,10 @@ void planted_throw(float* out) { launch(throws, 1, 64, 0, nullptr, out); }
 void planted_stack_overflow(float* out, int depth) { launch(stack_overflow, 1, 32, 0, nullptr, out, depth); }
 
 }  // namespace fd
+
+// For Python, to show that the memory of torch's tensors is watched too.
+extern "C" __attribute__((visibility("default"))) void fastdiff_ops_emulation_read_past_end(float* out,
+                                                                                            const float* x,
+                                                                                            int64_t n) {
+    fd::planted_read_past_end(out, x, n);
+}
