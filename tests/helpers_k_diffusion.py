@@ -1,7 +1,7 @@
 """k-diffusion's samplers and noise levels, loaded without the rest of that package.
 
-``import k_diffusion`` pulls in torchvision, training code and feature extractors. The samplers need one helper
-of all that, so `sampling` loads the installed ``sampling.py`` into a package of its own that has only this.
+``import k_diffusion`` pulls in torchvision, training code and feature extractors. The samplers need one
+helper of all that, so `sampling` loads the installed ``sampling.py`` into a package that has only this.
 """
 
 from __future__ import annotations

@@ -312,6 +312,16 @@ def test_posterior_of_neighbouring_times_keeps_its_digits(eta):
             )
 
 
+def test_posterior_squares_are_not_subtracted():
+    # around sigma = 1 of this path lambda itself is exact: so must the coefficients be, at any gap
+    for gap in (2.0**-20, 2.0**-40):
+        s = 1.0 - gap
+        fresh = gap * (1.0 + s)
+        expected = [fresh, s**2, s * np.sqrt(fresh)]
+        np.testing.assert_allclose(VE().posterior_coefficients(1.0, s), expected, rtol=1e-14)
+        np.testing.assert_allclose(VE().posterior_coefficients(1.0, s, 0.0), [gap, s, 0.0], rtol=1e-14)
+
+
 def test_posterior_broadcasts_and_takes_tensors():
     schedule = VPLinear()
     t, s = np.array([[0.5], [0.9]]), np.array([0.1, 0.2, 0.3])

@@ -241,7 +241,7 @@ class NoiseSchedule(ABC):
 
         At eta = 1 this is q(x_s | x_t, x0) of the Markov path; in general the variance is eta^2 times that
         one's (Song et al., arXiv 2010.02502, eq. 12 and 16). Finite at sigma(s) = 0 and at alpha(t) = 0, and
-        free of cancellation for neighbouring times.
+        computed from lambda(s) - lambda(t) without a difference of squares, so neighbouring times are safe.
 
         Parameters
         ----------
@@ -281,7 +281,8 @@ class NoiseSchedule(ABC):
         noise : tensor like x0, optional
             Standard normals; drawn from ``seed`` when not given.
         seed : int, torch.Generator, PhiloxState or None
-            Of the drawn noise; None draws one from torch's default generator. Not allowed with ``noise``.
+            Of the drawn noise; None draws one from torch's default generator, a PhiloxState is read and not
+            advanced. Not allowed with ``noise``.
 
         Returns
         -------
