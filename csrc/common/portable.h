@@ -10,9 +10,11 @@
 #if defined(__CUDACC__)
 #define FD_HOST_DEVICE __host__ __device__ __forceinline__
 #define FD_UNROLL _Pragma("unroll")
+#define FD_NO_UNROLL _Pragma("unroll 1")
 #else
 #define FD_HOST_DEVICE inline __attribute__((always_inline))
 #define FD_UNROLL
+#define FD_NO_UNROLL
 #endif
 
 namespace fd {

@@ -123,7 +123,8 @@ FD_HOST_DEVICE void load_rest(const StepArgs& a, int64_t b, Coefficients<Acc>& c
 // Which columns row r reads. Rows that nobody asked for read nothing.
 template <class Acc>
 FD_HOST_DEVICE uint32_t used_columns(const StepArgs& a, const Coefficients<Acc>& c, int r) {
-    const bool wanted = r == kX || r == kA || (r == kS0 && a.n_store >= 1) || (r == kS1 && a.n_store >= 2);
+    const bool wanted = r == kX || (r == kA && a.anchor_mode == kAnchorRow) || (r == kS0 && a.n_store >= 1) ||
+                        (r == kS1 && a.n_store >= 2);
     uint32_t bits = 0;
     for (int column = 0; column < kColumns; ++column) {
         const bool own_result = r == kA && column == kCorrected;
@@ -165,10 +166,10 @@ FD_HOST_DEVICE void model_term(const StepArgs& a, const Coefficients<Acc>& c, Io
                                const typename Io::Tile& newest, typename Io::Sum& m, typename Io::Sum& jump) {
     const bool wants_m = c.column_used(kOutput);
     typename Io::Sum o = io.sum(), u = io.sum();
-    FD_UNROLL
-    for (int k = 0; k < kMaxOuts; ++k) {
+    FD_NO_UNROLL
+    for (int k = 0; k < a.n_outs; ++k) {
         const bool into_o = wants_m && c.active(kCo) && c.g[k] != Acc(0), into_jump = c.active(kJump) && c.e[k] != Acc(0);
-        if (k >= a.n_outs || !(into_o || into_jump)) continue;
+        if (!(into_o || into_jump)) continue;
         const typename Io::Tile out = io.load_out(k);
         if (into_o) o.add(c.g[k], out);
         if (into_jump) jump.add(c.e[k], out);
@@ -187,8 +188,9 @@ FD_HOST_DEVICE void model_term(const StepArgs& a, const Coefficients<Acc>& c, Io
     if (c.active(kDh)) add_term<Elem>(c, io, kDh, newest, m);
 }
 
-// All rows of one tile: loads what the weights ask for, writes what the call asks for.
-template <bool Elem, class Acc, class Io>
+// All rows of one tile: loads what the weights ask for, writes what the call asks for. Without AllRows only X and S0 exist,
+// which is all that most solvers need and halves the registers.
+template <bool Elem, bool AllRows, class Acc, class Io>
 FD_HOST_DEVICE void step_tile(const StepArgs& a, const Coefficients<Acc>& c, Io& io) {
     const bool wants_m = c.column_used(kOutput);
     typename Io::Tile x{}, newest{};
@@ -202,13 +204,13 @@ FD_HOST_DEVICE void step_tile(const StepArgs& a, const Coefficients<Acc>& c, Io&
     if constexpr (Elem) {
         FD_UNROLL
         for (int r = 0; r < kRows; ++r) {
-            if (c.elem_of[kCoef + r] >= 0) row[r].add(Acc(1), io.load_elem(c.elem_of[kCoef + r]));
+            if ((AllRows || r == kX || r == kS0) && c.elem_of[kCoef + r] >= 0) row[r].add(Acc(1), io.load_elem(c.elem_of[kCoef + r]));
         }
     }
     const auto add_column = [&](int column, const typename Io::Tile& term) __attribute__((always_inline)) {
         FD_UNROLL
         for (int r = 0; r < kRows; ++r) {
-            if ((c.used[r] >> column & 1u) != 0) add_term<Elem>(c, io, position(r, column), term, row[r]);
+            if ((AllRows || r == kX || r == kS0) && (c.used[r] >> column & 1u) != 0) add_term<Elem>(c, io, position(r, column), term, row[r]);
         }
     };
     if (c.column_used(kState)) add_column(kState, x);
@@ -216,11 +218,13 @@ FD_HOST_DEVICE void step_tile(const StepArgs& a, const Coefficients<Acc>& c, Io&
     if (wants_m) add_column(kOutput, m.tile());
     if (c.column_used(kNoise)) add_column(kNoise, io.load_noise());
     if (c.column_used(kHistory)) add_column(kHistory, newest);
-    FD_UNROLL
+    FD_NO_UNROLL
     for (int age = 1; age < kMaxHistory; ++age) {
         if (c.column_used(kHistory + age)) add_column(kHistory + age, io.load_history(age));
     }
-    if (c.column_used(kCorrected)) add_column(kCorrected, row[kA].tile());
+    if (c.column_used(kCorrected)) {
+        add_column(kCorrected, AllRows && a.anchor_mode == kAnchorRow ? row[kA].tile() : io.missing());
+    }
     if (c.active(kJump)) add_term<Elem>(c, io, kJump, jump.tile(), row[kX]);
 
     if (a.model_in != nullptr) {
@@ -230,13 +234,13 @@ FD_HOST_DEVICE void step_tile(const StepArgs& a, const Coefficients<Acc>& c, Io&
     }
     io.store_x(row[kX]);
     // In place, the anchor and S0 are about to overwrite what the later rows may still read.
-    if (a.anchor_mode == kAnchorRow && a.n_store >= 1) row[kS0].settle();
-    if (a.n_store == 2) row[kS1].settle();
-    if (a.anchor_mode == kAnchorRow) io.store_anchor(row[kA]);
-    FD_UNROLL
-    for (int k = 0; k < 2; ++k) {
-        if (k < a.n_store && (a.ring == nullptr || c.stores(k))) io.store_history(k, row[kS0 + k]);
+    if constexpr (AllRows) {
+        if (a.anchor_mode == kAnchorRow && a.n_store >= 1) row[kS0].settle();
+        if (a.n_store == 2) row[kS1].settle();
+        if (a.anchor_mode == kAnchorRow) io.store_anchor(row[kA]);
+        if (a.n_store == 2 && (a.ring == nullptr || c.stores(1))) io.store_history(1, row[kS1]);
     }
+    if (a.n_store >= 1 && (a.ring == nullptr || c.stores(0))) io.store_history(0, row[kS0]);
 }
 
 }  // namespace fd::linear_step

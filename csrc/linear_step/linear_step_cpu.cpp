@@ -364,7 +364,7 @@ void run_tiles(const StepArgs& a, int64_t begin, int64_t end) {
         const int64_t p = tile * N;
         workspace.used = 0;
         CpuIo<Acc> io{a, c, workspace, b, p, static_cast<int>(std::min<int64_t>(N, a.sample - p)), stream};
-        step_tile<Elem>(a, c, io);
+        step_tile<Elem, true>(a, c, io);
         if (++tile == per_sample && item + 1 < end) {
             tile = 0;
             load_coefficients(a, ++b, c);
@@ -392,14 +392,15 @@ void check_values(const StepArgs& a) {
         const bool good = where >= kCx && where < kCoef + kRows && where != kClipBound && (where < kCin || where >= kCoef);
         FD_CHECK_VALUE(good, "`elem_map` names position ", where, ", which no element may replace");
     }
-    bool anchor = false, noise = false;
+    bool anchor = false, noise = false, corrected = false;
     int ages = 0;
     for (int64_t b = 0; b < a.coef_batch; ++b) {
         const double* row = a.coef + (step * a.coef_batch + b) * kCoef;
         for (int r = 0; r < kRows; ++r) {
-            if (r >= kS0 && r - kS0 >= a.n_store) continue;
+            if ((r >= kS0 && r - kS0 >= a.n_store) || (r == kA && a.anchor_mode != kAnchorRow)) continue;
             anchor = anchor || row[position(r, kAnchor)] != 0;
             noise = noise || row[position(r, kNoise)] != 0;
+            corrected = corrected || (r != kA && row[position(r, kCorrected)] != 0);
             for (int age = ages; age < kMaxHistory; ++age) {
                 if (row[position(r, kHistory + age)] != 0) ages = age + 1;
             }
@@ -409,6 +410,8 @@ void check_values(const StepArgs& a) {
     FD_CHECK_VALUE(!anchor || a.anchor != nullptr, "`anchor` is missing, but the row has a weight for it");
     FD_CHECK_VALUE(!noise || a.noise != nullptr || a.rng != nullptr,
                    "`noise` or `rng` is missing, but the row has a weight for noise");
+    FD_CHECK_VALUE(!corrected || a.anchor_mode == kAnchorRow,
+                   "`anchor_mode` must be row: a row has a weight for the corrected anchor");
     FD_CHECK_VALUE(ages <= a.n_hist, "`history` must hold at least ", ages, " values, got ", a.n_hist);
 }
 
