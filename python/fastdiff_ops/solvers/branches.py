@@ -15,6 +15,11 @@ BATCHINGS = ("concat", "two_calls")
 class Branches:
     """What is called at each evaluation, and how its outputs are combined.
 
+    Parameters
+    ----------
+    scaled : bool
+        Whether the network's input is scaled.
+
     Attributes
     ----------
     copies : int
@@ -30,78 +35,71 @@ class Branches:
         model: Model,
         x: Tensor,
         model_kwargs: Mapping[str, Any] | None,
-        guidance_scale: float | Tensor | None,
+        guidance_scale: Tensor | None,
         uncond_kwargs: Mapping[str, Any] | None,
         batching: str,
+        scaled: bool,
     ) -> None:
-        cond = dict(model_kwargs or {})
-        self.copies = 1
-        self.weights = _guidance_weights(guidance_scale, x)
         if batching not in BATCHINGS:
             names = ", ".join(BATCHINGS)
             raise ValueError(f"`guidance_batching` must be one of {names}, got {batching!r}")
-        if self.weights is None:
+        cond = dict(model_kwargs or {})
+        self.copies, self.weights = 1, None
+        if guidance_scale is None:
             if uncond_kwargs is not None:
                 raise ValueError("`uncond_kwargs` has no effect without `guidance_scale`")
-            self.evaluate = _one_call(model, x, cond)
+            one = _checked(model, x, cond, 1, scaled)
+            self.evaluate = lambda x, t: [one(x, t)]
             return
         if uncond_kwargs is None:
             raise ValueError("`guidance_scale` needs `uncond_kwargs`, the arguments without the condition")
-        uncond = {**cond, **uncond_kwargs}
+        self.weights = _guidance_weights(guidance_scale, x)
+        uncond, batch = {**cond, **uncond_kwargs}, x.shape[0]
         if batching == "two_calls":
-            with_cond, without = _one_call(model, x, cond), _one_call(model, x, uncond)
-            self.evaluate = lambda x, t: without(x, t) + with_cond(x, t)
-        else:
-            if missing := uncond_kwargs.keys() - cond.keys():
-                raise ValueError(
-                    f"`uncond_kwargs` has {', '.join(sorted(missing))}, which `model_kwargs` lacks; one "
-                    "batch needs the same arguments for both branches: use guidance_batching='two_calls'"
-                )
-            self.copies = 2
-            self.evaluate = _batched_call(model, x, _merge(uncond, cond, x.shape[0], "uncond_kwargs"))
-
-
-def _guidance_weights(scale: float | Tensor | None, x: Tensor) -> Tensor | None:
-    """o = (1 - w) o_uncond + w o_cond, with nothing that bypasses the solver."""
-    if scale is None:
-        return None
-    if isinstance(scale, Tensor):
-        if scale.shape not in ((), (1,), (x.shape[0],)):
+            with_cond, without = _checked(model, x, cond, 1, scaled), _checked(model, x, uncond, 1, scaled)
+            self.evaluate = lambda x, t: [without(x, t), with_cond(x, t)]
+            return
+        if missing := uncond_kwargs.keys() - cond.keys():
             raise ValueError(
-                f"`guidance_scale` must be a number or [{x.shape[0]}], got shape {tuple(scale.shape)}"
+                f"`uncond_kwargs` has {', '.join(sorted(missing))}, which `model_kwargs` lacks; one batch "
+                "needs the same arguments for both branches: use guidance_batching='two_calls'"
             )
-        w = scale.to(x.device, torch.float64).reshape(-1)
-    else:
-        w = torch.tensor([scale], dtype=torch.float64, device=x.device)
+        self.copies = 2
+        both = _checked(model, x, _merge(uncond, cond, batch, "uncond_kwargs"), 2, scaled=True)
+
+        def halves(x: Tensor, t: Tensor) -> list[Tensor]:
+            out = both(x, t)
+            return [out[:batch], out[batch:]]
+
+        self.evaluate = halves
+
+
+def _guidance_weights(scale: Tensor, x: Tensor) -> Tensor:
+    """o = (1 - w) o_uncond + w o_cond, with nothing that bypasses the solver."""
+    if scale.shape not in ((), (1,), (x.shape[0],)):
+        raise ValueError(
+            f"`guidance_scale` must be a number or [{x.shape[0]}], got shape {tuple(scale.shape)}"
+        )
+    w = scale.to(x.device, torch.float64).reshape(-1)
     g = torch.stack([1.0 - w, w], dim=-1)
     return torch.stack([g, torch.zeros_like(g)])[None]
 
 
-def _one_call(model: Model, x: Tensor, kwargs: Mapping[str, Any]) -> Callable[[Tensor, Tensor], list[Tensor]]:
-    shape, device = x.shape, x.device
+def _checked(
+    model: Model, x: Tensor, kwargs: Mapping[str, Any], copies: int, scaled: bool
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """The model, with its output checked; it is also cast where the step writes the next network input."""
+    shape = torch.Size([copies * x.shape[0], *x.shape[1:]])
+    device, dtype = x.device, x.dtype
 
-    def evaluate(net_in: Tensor, t: Tensor) -> list[Tensor]:
+    def call(net_in: Tensor, t: Tensor) -> Tensor:
         out = model(net_in, t, **kwargs)
         if not isinstance(out, Tensor) or out.shape != shape or out.device != device:
             _refuse(out, shape, device)
-        return [out]
+        # the step writes that input in the dtype of the outputs, and x is what the network was given
+        return out.to(dtype) if scaled and out.dtype != dtype else out
 
-    return evaluate
-
-
-def _batched_call(
-    model: Model, x: Tensor, kwargs: Mapping[str, Any]
-) -> Callable[[Tensor, Tensor], list[Tensor]]:
-    batch, device = x.shape[0], x.device
-    shape = torch.Size([2 * batch, *x.shape[1:]])
-
-    def evaluate(net_in: Tensor, t: Tensor) -> list[Tensor]:
-        out = model(net_in, t, **kwargs)
-        if not isinstance(out, Tensor) or out.shape != shape or out.device != device:
-            _refuse(out, shape, device)
-        return [out[:batch], out[batch:]]
-
-    return evaluate
+    return call
 
 
 def _refuse(out: object, shape: torch.Size, device: torch.device) -> None:

@@ -64,11 +64,10 @@ def add_table_options(parser: argparse.ArgumentParser, *, steps: int) -> None:
     )
     group.add_argument(
         "--spacing",
-        default="time_uniform",
         metavar="NAME[:KEY=VALUE,...]",
         type=_name_and_options,
         help="how the times lie: time_uniform, time_quadratic, logSNR, karras, polyexponential, flow, beta "
-        "(default %(default)s)",
+        "(default: what suits the schedule)",
     )
     group.add_argument(
         "--family",
@@ -103,15 +102,21 @@ def table_from_options(args: argparse.Namespace, schedule: NoiseSchedule) -> Sol
         If the table's file cannot be read or holds no table.
     """
     from . import make_table
+    from .start import default_timesteps
     from .table import SolverTable
 
     if args.table is not None:
         return SolverTable.from_json(args.table.read_text(encoding="utf-8"))
     from fastdiff_ops.schedules import timesteps
 
-    spacing, options = args.spacing
     try:
-        ts = timesteps(schedule, args.steps, spacing, args.family, final_sigma=args.final_sigma, **options)
+        if args.spacing is None:
+            if args.family != "native" or args.final_sigma is not None:
+                raise UsageError("--family and --final-sigma go with --spacing")
+            ts = default_timesteps(schedule, args.steps, None)
+        else:
+            name, options = args.spacing
+            ts = timesteps(schedule, args.steps, name, args.family, final_sigma=args.final_sigma, **options)
         return make_table(args.solver, schedule, ts, **dict(args.option))
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error

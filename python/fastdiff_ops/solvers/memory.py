@@ -26,6 +26,12 @@ def empty_like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=order(x))
 
 
+def ring_like(x: Tensor, ring: Tensor) -> Tensor:
+    """A copy of a history ring, with slots in the order of x."""
+    copy = empty_ring(x, ring.shape[0], ring.dtype)
+    return copy.copy_(ring)
+
+
 def empty_ring(x: Tensor, slots: int, dtype: torch.dtype) -> Tensor:
     """A history ring [slots, B, *S] whose slots have the order of x."""
     shape = (slots * x.shape[0], *x.shape[1:])

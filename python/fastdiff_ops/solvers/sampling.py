@@ -13,7 +13,7 @@ from fastdiff_ops.schedules import NoiseSchedule
 
 from .branches import Branches, Model
 from .loop import Run, run_functional, run_in_place
-from .memory import dense, empty_ring
+from .memory import dense, empty_like, empty_ring, ring_like
 from .noise import FIRST_EVALUATION, Seeds, advance, at_draw, run_rng
 from .observers import Inpainting, StepInfo, watcher
 from .start import check_latents, initial_state, latents_like, resolve_table
@@ -280,12 +280,12 @@ def _prepare(
     if "row" in table.anchor and "keep" in table.anchor:
         x = x.clone()  # it may become an anchor that is written to
     device = x.device
-    batching = settings["guidance_batching"]
-    branches = Branches(model, x, model_kwargs, state.guidance_scale, uncond_kwargs, batching)
+    guidance = (state.guidance_scale, uncond_kwargs, settings["guidance_batching"])
+    branches = Branches(model, x, model_kwargs, *guidance, scaled=packed.scaled)
     coef = table.coefficients(clip=settings["clip"], clip_value=settings["clip_value"])
     history = None
     if state.history is not None:
-        history = state.history.clone()
+        history = ring_like(x, state.history)
     elif table.n_hist:
         half = x.dtype in (torch.float16, torch.bfloat16)
         history = empty_ring(x, table.n_hist, history_dtype or (torch.float32 if half else x.dtype))
@@ -295,7 +295,7 @@ def _prepare(
         packed=packed,
         start=state.evaluation,
         x=x,
-        anchor=None if state.anchor is None else state.anchor.clone(),
+        anchor=None if state.anchor is None else empty_like(x).copy_(state.anchor),
         history=history,
         evaluate=branches.evaluate,
         copies=branches.copies,

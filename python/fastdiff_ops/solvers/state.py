@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from .memory import order
 from .table import SolverTable
 
 FORMAT = "fastdiff_ops.TrajectoryState"
@@ -74,6 +76,7 @@ class TrajectoryState:
             "table": self.table.to_json(),
             "evaluation": str(self.evaluation),
             "settings": json.dumps(dict(self.settings)),
+            "order": _ORDERS[order(self.x)],
         }
         handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=target.name, suffix=".part")
         os.close(handle)
@@ -99,6 +102,8 @@ class TrajectoryState:
             tensors: dict[str, Any] = {
                 name: file.get_tensor(name) if name in stored else None for name in _TENSORS
             }
+        memory_format = {name: value for value, name in _ORDERS.items()}[metadata["order"]]
+        tensors["x"] = tensors["x"].contiguous(memory_format=memory_format)
         return cls(
             table=SolverTable.from_json(metadata["table"]),
             evaluation=int(metadata["evaluation"]),
@@ -107,4 +112,9 @@ class TrajectoryState:
         )
 
 
+_ORDERS = {
+    torch.contiguous_format: "contiguous",
+    torch.channels_last: "channels_last",
+    torch.channels_last_3d: "channels_last_3d",
+}
 _TENSORS = ("x", "anchor", "history", "rng", "guidance_scale")
