@@ -19,7 +19,7 @@ PY := $(abspath $(VENV))/bin/python
 STAMPS := $(VENV)/stamps
 SETUP = @tools/bootstrap.sh "$(VENV)" "$(PYTHON)" "$(TORCH)"
 
-.PHONY: help demo cpp test lint build bench gpu-check ptxas wheel clean
+.PHONY: help demo cpp test lint format build bench gpu-check ptxas wheel clean
 .DEFAULT_GOAL := help
 
 help:  ## this list
@@ -62,6 +62,10 @@ lint: $(STAMPS)/lint  ## formatting, style and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	git ls-files '*.h' '*.cpp' '*.cu' | xargs $(VENV)/bin/clang-format --dry-run --Werror
+
+format: $(STAMPS)/lint  ## lay out every source as `make lint` wants it
+	$(VENV)/bin/ruff format .
+	git ls-files '*.h' '*.cpp' '*.cu' | xargs $(VENV)/bin/clang-format -i
 
 bench: build $(STAMPS)/bench  ## measure against peers; writes bench/results/
 	$(PY) -m bench
