@@ -1,8 +1,8 @@
 """The command line: ``fastdiff-ops COMMAND``, the same as ``python -m fastdiff_ops COMMAND``.
 
 A family of features adds its commands in a module of its own, named in `FAMILIES`; the module has a function
-``add_commands(commands: Commands) -> None`` that calls :meth:`Commands.add`. Such modules import what a command needs
-inside the function that runs it, so that ``--help`` answers at once.
+``add_commands(commands: Commands) -> None`` that calls :meth:`Commands.add`. Such a module imports what only
+one command needs inside the function that runs it, so that the others start without it.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Commands:
         name : str
             What the user types.
         run : callable
-            Gets the parsed arguments. What it raises becomes one line on standard error: `UsageError` with exit
-            code 2, every other exception of a known kind with exit code 1.
+            Gets the parsed arguments. What it raises becomes one line on standard error and the exit code: 2
+            for `UsageError`, 1 for every other expected exception.
         summary : str
             One sentence for the list of commands; also the first paragraph of the command's help.
         examples : sequence of str
@@ -59,7 +59,9 @@ class Commands:
         argparse.ArgumentParser
             To which the family adds the command's options.
         """
-        epilog = "\n".join(["examples:", *(f"  fastdiff-ops {line}" for line in examples)]) if examples else None
+        epilog = (
+            "\n".join(["examples:", *(f"  fastdiff-ops {line}" for line in examples)]) if examples else None
+        )
         parser = self._subparsers.add_parser(
             name,
             help=summary,
@@ -76,8 +78,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="fastdiff-ops",
         description="Fast sampling from diffusion and flow models.",
-        epilog="`fastdiff-ops COMMAND --help` explains a command. Exit codes: 0 done, 1 failed, 2 wrong usage, "
-        "130 interrupted.",
+        epilog="`fastdiff-ops COMMAND --help` explains a command. "
+        "Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"fastdiff_ops {__version__}")
     commands = Commands(parser.add_subparsers(metavar="COMMAND", required=True))
@@ -133,7 +135,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fastdiff-ops: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader, such as `head`, has gone; a further write would only complain at exit
+    except (
+        BrokenPipeError
+    ):  # the reader, such as `head`, has gone; a further write would only complain at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
     except UsageError as error:
@@ -146,5 +150,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"fastdiff-ops: {message}", file=sys.stderr)
         return EXIT_FAILURE
     return EXIT_OK
-
-
