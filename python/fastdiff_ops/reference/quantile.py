@@ -14,10 +14,10 @@ TORCH_QUANTILE_LIMIT = 1 << 24
 
 
 def quantile_rank(q: float, n: int, dtype: torch.dtype) -> tuple[int, float]:
-    """Return the lower rank k and the weight w of rank k + 1 of the linear-interpolation quantile of n values.
+    """Return the lower rank k and the weight w of rank k + 1 for the interpolated quantile of n values.
 
-    As in torch.quantile, q (n - 1) is rounded to the values' own type, so that the results can be compared; float32 cannot
-    number more than 2^24 values (torch refuses them), so beyond that it is float64 here.
+    As in torch.quantile, q (n - 1) is rounded to the values' own type, so that the results can be compared;
+    float32 cannot number more than 2^24 values (torch refuses them), so beyond that it is float64 here.
     """
     exact = dtype == torch.float64 or n > TORCH_QUANTILE_LIMIT
     kind = torch.float64 if exact else torch.float32
