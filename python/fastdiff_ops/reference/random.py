@@ -1,7 +1,7 @@
 """The random stream in plain PyTorch: integer Philox exactly, normals by library functions in float64.
 
-The kernels' normals are float32 results of fixed polynomials, so these agree with them to a few 1e-7; uniforms and
-derived seeds agree exactly.
+The kernels' normals are float32 results of fixed polynomials, so these agree with them to a few 1e-7;
+uniforms and derived seeds agree exactly.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ TAG_NORMAL, TAG_UNIFORM, TAG_DERIVE = 10, 11, 15
 
 _WORD = 0xFFFFFFFF
 _INDEX_BITS = 28
-# How many random bits a uniform of each type takes: as many as its mantissa holds, so that it never rounds up to 1.
+# How many random bits a uniform of each type takes: as many as its mantissa holds, so that it never rounds up
+# to 1.
 _UNIFORM_BITS = {torch.float16: 11, torch.bfloat16: 8, torch.float32: 24, torch.float64: 53}
 
 
@@ -55,7 +56,9 @@ def philox4x32(counter: Sequence[Tensor], key: Sequence[Tensor]) -> tuple[Tensor
     return c0, c1, c2, c3
 
 
-def stream_words(tag: int, samples: int, blocks: Tensor, rng: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def stream_words(
+    tag: int, samples: int, blocks: Tensor, rng: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the words of the given blocks of every sample's stream, each int64 [samples, len(blocks)].
 
     Parameters
@@ -76,8 +79,7 @@ def stream_words(tag: int, samples: int, blocks: Tensor, rng: Tensor) -> tuple[T
 
 def _elements(parts: Sequence[Tensor], size: Sequence[int]) -> Tensor:
     """Interleave the elements of each block and drop what the last block has too many."""
-    samples, inside = size[0], math.prod(size[1:])
-    return torch.stack(list(parts), -1).reshape(samples, -1)[:, :inside].reshape(tuple(size))
+    return torch.stack(list(parts), -1).flatten(1)[:, : math.prod(size[1:])].reshape(tuple(size))
 
 
 def _blocks(size: Sequence[int], per_block: int, rng: Tensor) -> Tensor:
@@ -94,8 +96,8 @@ def random_normal(size: Sequence[int], rng: Tensor, dtype: torch.dtype) -> Tenso
         u = (radius_word.float().double() * 2.0**-32 + 2.0**-33).float().double()
         radius = torch.sqrt(-2.0 * torch.log(u))
         fraction = (angle_word << 2) & _WORD
-        fraction = torch.where(fraction >= 1 << 31, fraction - (1 << 32), fraction).float().double() * 2.0**-31
-        angle = (fraction * 0.5 + (angle_word >> 30)) * (math.pi / 2)
+        signed = torch.where(fraction >= 1 << 31, fraction - (1 << 32), fraction).float().double()
+        angle = (signed * 2.0**-32 + (angle_word >> 30)) * (math.pi / 2)
         values += [radius * torch.cos(angle), radius * torch.sin(angle)]
     return _elements(values, size).float().to(dtype).to(where)
 
