@@ -141,7 +141,7 @@ def test_random_affine_is_near_the_identity() -> None:
 
 
 def test_samples_are_the_digits_asked_for(digits: Digits, training_set: tuple[Tensor, Tensor]) -> None:
-    """A classifier of real digits (98 % right on those) must read the labels out of the samples."""
+    """A classifier of real digits (97 % right on those that it has not seen) must read the labels out of the samples."""
     from sklearn.svm import SVC
 
     images, labels = training_set
@@ -150,9 +150,9 @@ def test_samples_are_the_digits_asked_for(digits: Digits, training_set: tuple[Te
     for solver, nfe in (("dpmpp_2m", 12), ("dpmpp_2m_sde", 25), ("heun", 40)):
         drawn = digits.draw(table_for_budget(solver, nfe), Prompt(asked, seed=1, guidance_scale=2.0))
         accuracy = float(np.mean(classifier.predict(drawn.flatten(1).numpy()) == np.array(asked)))
-        assert accuracy >= 0.93, (solver, accuracy)
+        assert accuracy >= 0.97, (solver, accuracy)
         # Neither noise nor grey: most pixels are paper or ink.
-        assert float((drawn.abs() > 0.8).float().mean()) > 0.7, solver
+        assert float((drawn.abs() > 0.8).float().mean()) > 0.8, solver
         assert float(drawn.abs().max()) < 1.5, solver
 
 

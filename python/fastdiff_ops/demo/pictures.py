@@ -197,8 +197,8 @@ def draw_errors(path: Path, curves: Sequence[ErrorCurve], reference: str) -> Non
     axes.set_xticks(nfe, [str(n) for n in nfe])
     axes.minorticks_off()
     axes.axhline(1 / 255, color="#999999", lw=1, ls=":")
-    note = {"color": "#777777", "fontsize": 8, "ha": "right", "va": "bottom"}
-    axes.text(nfe[-1], 1 / 255 * 1.06, "half a grey level of an 8-bit picture", **note)
+    note = {"color": "#777777", "fontsize": 8, "va": "bottom"}
+    axes.text(nfe[0], 1 / 255 * 1.06, "half a grey level of an 8-bit picture", **note)
     axes.grid(True, which="major", color="#e6e6e6", lw=0.8)
     axes.set_axisbelow(True)
     axes.set_xlabel("model evaluations (NFE)")
