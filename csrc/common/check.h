@@ -37,8 +37,8 @@ template <class... Parts>
 }
 
 // A user's mistake: arrives in Python as ValueError with this text. Not inside parallel_for, which loses it.
-#define FD_CHECK_VALUE(condition, ...)                            \
-    do {                                                          \
+#define FD_CHECK_VALUE(condition, ...)                          \
+    do {                                                        \
         if (!(condition)) ::fd::throw_value_error(__VA_ARGS__); \
     } while (0)
 
@@ -68,7 +68,8 @@ inline bool same_sizes(const Tensor& a, const Tensor& b, int64_t skip_of_a = 0) 
 }
 
 inline void check_same_device(const Tensor& t, const Tensor& x, const char* name) {
-    STD_TORCH_CHECK(t.is_cuda() == x.is_cuda() && t.get_device() == x.get_device(), name, " must be on the device of x");
+    STD_TORCH_CHECK(t.is_cuda() == x.is_cuda() && t.get_device() == x.get_device(), name,
+                    " must be on the device of x");
 }
 
 // The dense orders that kernels work in: row-major, or channels-last behind the batch axis.
@@ -76,7 +77,8 @@ struct DenseOrder {
     bool channels_last = false;
 
     // Strides of a tensor of these sizes, whose first `leading` axes stand in front of the batch axis.
-    std::array<int64_t, kMaxDims> strides(torch::headeronly::IntHeaderOnlyArrayRef sizes, int leading = 0) const {
+    std::array<int64_t, kMaxDims> strides(torch::headeronly::IntHeaderOnlyArrayRef sizes,
+                                          int leading = 0) const {
         std::array<int64_t, kMaxDims> s{};
         const int dims = static_cast<int>(sizes.size()), channel = leading + 1;
         int64_t stride = 1;
@@ -110,16 +112,17 @@ inline DenseOrder order_of(const Tensor& x) {
     return x.dim() >= 4 && x.dim() <= 5 && last.holds(x) ? last : DenseOrder{};
 }
 
-inline Tensor empty_dense(torch::headeronly::IntHeaderOnlyArrayRef sizes, ScalarType dtype, const Tensor& like, DenseOrder order,
-                          int leading = 0) {
+inline Tensor empty_dense(torch::headeronly::IntHeaderOnlyArrayRef sizes, ScalarType dtype,
+                          const Tensor& like, DenseOrder order, int leading = 0) {
     const auto strides = order.strides(sizes, leading);
     int32_t type = 0, device_type = 0, device_index = 0;
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
     TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &device_index));
     type = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
     AtenTensorHandle handle = nullptr;
-    TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(), type,
-                                                    device_type, device_index, &handle));
+    TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.data(),
+                                                    strides.data(), type, device_type, device_index,
+                                                    &handle));
     return Tensor(handle);
 }
 

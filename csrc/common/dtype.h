@@ -45,7 +45,7 @@ FD_HOST_DEVICE void narrow(double v, bfloat16& out) { narrow(static_cast<float>(
 
 #if FD_X86
 // torch's Half converts in software where the baseline has no F16C; these do not.
-FD_TARGET_AVX2 inline void widen_f16(const half* in, float* out, int n) {
+FD_TARGET_AVX2 inline void widen_f16_avx2(const half* in, float* out, int n) {
     int i = 0;
     for (; i + 8 <= n; i += 8) {
         const __m128i packed = _mm_loadu_si128(reinterpret_cast<const __m128i*>(in + i));
@@ -53,19 +53,21 @@ FD_TARGET_AVX2 inline void widen_f16(const half* in, float* out, int n) {
     }
     for (; i < n; ++i) out[i] = _cvtsh_ss(in[i].x);
 }
-FD_TARGET_AVX2 inline void narrow_f16(const float* in, half* out, int n) {
+FD_TARGET_AVX512 inline void widen_f16_avx512(const half* in, float* out, int n) {
+    int i = 0;
+    for (; i + 16 <= n; i += 16) {
+        const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(in + i));
+        _mm512_storeu_ps(out + i, _mm512_cvtph_ps(packed));
+    }
+    widen_f16_avx2(in + i, out + i, n - i);
+}
+FD_TARGET_AVX2 inline void narrow_f16_avx2(const float* in, half* out, int n) {
     int i = 0;
     for (; i + 8 <= n; i += 8) {
         const __m128i packed = _mm256_cvtps_ph(_mm256_loadu_ps(in + i), _MM_FROUND_TO_NEAREST_INT);
         _mm_storeu_si128(reinterpret_cast<__m128i*>(out + i), packed);
     }
     for (; i < n; ++i) out[i].x = _cvtss_sh(in[i], _MM_FROUND_TO_NEAREST_INT);
-}
-// Bytes to `out`, past the caches; both 64-byte aligned, `bytes` a multiple of 64.
-FD_TARGET_AVX2 inline void stream_copy(const void* in, void* out, int64_t bytes) {
-    const __m256i* from = static_cast<const __m256i*>(in);
-    __m256i* to = static_cast<__m256i*>(out);
-    for (int64_t i = 0; i < bytes / 32; ++i) _mm256_stream_si256(to + i, _mm256_load_si256(from + i));
 }
 inline void stream_fence() { _mm_sfence(); }
 #else
@@ -74,12 +76,54 @@ inline void stream_fence() {}
 
 }  // namespace detail
 
+// Memory that will be read soon: one cache line of each stream at every `step`.
+struct Ahead {
+    static constexpr int kStreams = 16;
+    const char* next[kStreams];
+    int streams = 0, lines = 0;
+
+    void add(const void* base, int64_t bytes) {
+        if (streams == kStreams) return;
+        next[streams++] = static_cast<const char*>(base);
+        lines = lines < bytes / 64 ? static_cast<int>(bytes / 64) : lines;
+    }
+    FD_HOST_DEVICE void step() {
+        if (lines == 0) return;
+        --lines;
+        for (int k = 0; k < streams; ++k) {
+            __builtin_prefetch(next[k]);
+            next[k] += 64;
+        }
+    }
+};
+
+namespace detail {
+
+#if FD_X86
+// `bytes` (a multiple of 64) past the caches; both ends 64-byte aligned. Stores that bypass the caches and
+// loads from memory share the line-fill buffers, so bursts of one starve the other: what is read next is
+// asked for in between.
+FD_TARGET_AVX2 inline void stream_copy_avx2(const void* in, void* out, int64_t bytes, Ahead* ahead,
+                                            int every) {
+    const __m256i* from = static_cast<const __m256i*>(in);
+    __m256i* to = static_cast<__m256i*>(out);
+    for (int64_t line = 0; line < bytes / 64; ++line) {
+        _mm256_stream_si256(to + 2 * line, _mm256_load_si256(from + 2 * line));
+        _mm256_stream_si256(to + 2 * line + 1, _mm256_load_si256(from + 2 * line + 1));
+        if (line % every == 0) ahead->step();
+    }
+}
+#endif
+
+}  // namespace detail
+
 // out[i] = in[i], widened to the accumulation type.
 template <simd::Level L, class T, class Acc>
 FD_HOST_DEVICE void widen_block(const T* __restrict in, Acc* __restrict out, int n) {
 #if FD_X86
-    if constexpr (L != simd::Level::scalar && sizeof(T) == 2 && dtype_of<T> == DType::f16 && sizeof(Acc) == 4) {
-        return detail::widen_f16(in, out, n);
+    if constexpr (dtype_of<T> == DType::f16 && dtype_of<Acc> == DType::f32) {
+        if constexpr (L == simd::Level::avx512) return detail::widen_f16_avx512(in, out, n);
+        if constexpr (L == simd::Level::avx2) return detail::widen_f16_avx2(in, out, n);
     }
 #endif
     for (int i = 0; i < n; ++i) out[i] = static_cast<Acc>(detail::widen(in[i]));
@@ -89,8 +133,8 @@ FD_HOST_DEVICE void widen_block(const T* __restrict in, Acc* __restrict out, int
 template <simd::Level L, class T, class Acc>
 FD_HOST_DEVICE void narrow_block(const Acc* __restrict in, T* __restrict out, int n) {
 #if FD_X86
-    if constexpr (L != simd::Level::scalar && sizeof(T) == 2 && dtype_of<T> == DType::f16 && sizeof(Acc) == 4) {
-        return detail::narrow_f16(in, out, n);
+    if constexpr (dtype_of<T> == DType::f16 && dtype_of<Acc> == DType::f32 && L != simd::Level::scalar) {
+        return detail::narrow_f16_avx2(in, out, n);
     }
 #endif
     for (int i = 0; i < n; ++i) detail::narrow(in[i], out[i]);

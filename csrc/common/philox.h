@@ -1,11 +1,13 @@
-// One counter-based random stream for every device: Philox4x32-10 (Salmon et al., SC 2011) and the normals made from it.
+// One counter-based random stream for every device: Philox4x32-10 (Salmon et al., SC 2011) and the normals
+// made from it.
 //
 //   key = (seed low, seed high)      counter = (tag << 28 | index, row low, row high, offset)
 //
 // Standard normals (tag 10): block b of a sample holds its logical row-major elements 4b .. 4b+3;
-// index = b mod 2^28, row = sample | (b >> 28) << 32. Words (0, 1) and (2, 3) make two pairs by Box-Muller in float32.
-// Logarithm, sine and cosine are the fixed fma polynomials below (minimax fits, relative error < 3e-8), square root and fma are
-// IEEE, so scalar code, AVX2, AVX-512 and CUDA (compiled with -fmad=false) agree bit for bit.
+// index = b mod 2^28, row = sample | (b >> 28) << 32. Words (0, 1) and (2, 3) make two pairs by Box-Muller in
+// float32. Logarithm, sine and cosine are the fixed fma polynomials below (minimax fits, relative error <
+// 3e-8), square root and fma are IEEE, so scalar code, AVX2, AVX-512 and CUDA (compiled with -fmad=false)
+// agree bit for bit.
 #pragma once
 
 #include <cmath>
@@ -25,7 +27,8 @@ struct PhiloxWords {
     uint32_t w[4];
 };
 
-FD_HOST_DEVICE PhiloxWords philox4x32(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0, uint32_t k1) {
+FD_HOST_DEVICE PhiloxWords philox4x32(uint32_t c0, uint32_t c1, uint32_t c2, uint32_t c3, uint32_t k0,
+                                      uint32_t k1) {
     FD_UNROLL
     for (int round = 0; round < 10; ++round) {
         const uint64_t p0 = static_cast<uint64_t>(kPhiloxM0) * c0;
@@ -84,12 +87,15 @@ struct NormalPair {
     float z0, z1;
 };
 
-// Box-Muller: radius from one word; the other word's two high bits are the quadrant, the rest the angle inside it, centred.
+// Box-Muller: radius from one word; the other word's two high bits are the quadrant, the rest the angle
+// inside it, centred.
 FD_HOST_DEVICE NormalPair box_muller(uint32_t radius_word, uint32_t angle_word) {
     const float r = sqrtf(-2.0f * log_unit(unit_interval(radius_word)));
-    const float y = static_cast<float>(static_cast<int32_t>(angle_word << 2)) * 0x1p-31f;  // angle = y pi/4, |y| <= 1
+    const float y =
+        static_cast<float>(static_cast<int32_t>(angle_word << 2)) * 0x1p-31f;  // angle = y pi/4, |y| <= 1
     const float t = y * y;
-    float s = fma(fma(fma(-3.595450835e-05f, t, 2.490007086e-03f), t, -8.074543625e-02f), t, 7.853981853e-01f) * y;
+    float s =
+        fma(fma(fma(-3.595450835e-05f, t, 2.490007086e-03f), t, -8.074543625e-02f), t, 7.853981853e-01f) * y;
     float c = fma(fma(fma(-3.188805131e-04f, t, 1.584991440e-02f), t, -3.084242642e-01f), t, 1.0f);
     const uint32_t quadrant = angle_word >> 30;
     const bool swap = (quadrant & 1u) != 0;

@@ -1,5 +1,6 @@
-// Philox on the CPU, many blocks at a time: the integer rounds are written with intrinsics (compilers vectorise 32x32->64
-// products badly: seven times slower), the float part is the shared code of philox.h, vectorised by the compiler.
+// Philox on the CPU, many blocks at a time: the integer rounds are written with intrinsics (compilers
+// vectorise 32x32->64 products badly: seven times slower), the float part is the shared code of philox.h,
+// vectorised by the compiler.
 #pragma once
 
 #include "common/philox.h"
@@ -47,17 +48,22 @@ FD_TARGET_AVX512 inline void words_avx512(const PhiloxStream& s, const uint64_t*
             const __m512i key0 = _mm512_set1_epi64(k0), key1 = _mm512_set1_epi64(k1);
             for (int j = 0; j < kWays; ++j) {
                 const __m512i p0 = _mm512_mul_epu32(c0[j], m0), p1 = _mm512_mul_epu32(c2[j], m1);
-                c0[j] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), c1[j], key0, 0x96);  // three-way xor
+                c0[j] =
+                    _mm512_ternarylogic_epi64(_mm512_srli_epi64(p1, 32), c1[j], key0, 0x96);  // three-way xor
                 c1[j] = p1;
                 c2[j] = _mm512_ternarylogic_epi64(_mm512_srli_epi64(p0, 32), c3[j], key1, 0x96);
                 c3[j] = p0;
             }
         }
         for (int j = 0; j < kWays; ++j) {
-            _mm256_store_si256(reinterpret_cast<__m256i*>(&out.w[0][i + 8 * j]), _mm512_cvtepi64_epi32(c0[j]));
-            _mm256_store_si256(reinterpret_cast<__m256i*>(&out.w[1][i + 8 * j]), _mm512_cvtepi64_epi32(c1[j]));
-            _mm256_store_si256(reinterpret_cast<__m256i*>(&out.w[2][i + 8 * j]), _mm512_cvtepi64_epi32(c2[j]));
-            _mm256_store_si256(reinterpret_cast<__m256i*>(&out.w[3][i + 8 * j]), _mm512_cvtepi64_epi32(c3[j]));
+            _mm256_store_si256(reinterpret_cast<__m256i*>(&out.w[0][i + 8 * j]),
+                               _mm512_cvtepi64_epi32(c0[j]));
+            _mm256_store_si256(reinterpret_cast<__m256i*>(&out.w[1][i + 8 * j]),
+                               _mm512_cvtepi64_epi32(c1[j]));
+            _mm256_store_si256(reinterpret_cast<__m256i*>(&out.w[2][i + 8 * j]),
+                               _mm512_cvtepi64_epi32(c2[j]));
+            _mm256_store_si256(reinterpret_cast<__m256i*>(&out.w[3][i + 8 * j]),
+                               _mm512_cvtepi64_epi32(c3[j]));
         }
     }
 }
@@ -92,7 +98,8 @@ FD_TARGET_AVX2 inline void words_avx2(const PhiloxStream& s, const uint64_t* blo
             const __m256i c[4] = {c0[j], c1[j], c2[j], c3[j]};
             for (int k = 0; k < 4; ++k) {
                 const __m256i packed = _mm256_permutevar8x32_epi32(c[k], low_words);
-                _mm_store_si128(reinterpret_cast<__m128i*>(&out.w[k][i + 4 * j]), _mm256_castsi256_si128(packed));
+                _mm_store_si128(reinterpret_cast<__m128i*>(&out.w[k][i + 4 * j]),
+                                _mm256_castsi256_si128(packed));
             }
         }
     }

@@ -1,11 +1,11 @@
 // What both compilers agree on: function attributes, exact fma, 16-bit types, vector access.
 #pragma once
 
-#include <cstdint>
-#include <cstring>
-
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
+
+#include <cstdint>
+#include <cstring>
 
 #if defined(__CUDACC__)
 #define FD_HOST_DEVICE __host__ __device__ __forceinline__

@@ -1,7 +1,8 @@
 // Run-time SIMD dispatch inside one translation unit: a wheel runs on any x86-64 processor.
 //
-// `dispatch<Body>(args...)` calls Body::run compiled for the best level this processor has. FASTDIFF_OPS_SIMD=scalar|avx2|avx512
-// caps the level. Bodies are flattened into each copy, so they must be built of always_inline functions.
+// `dispatch<Body>(args...)` calls Body::run compiled for the best level this processor has.
+// FASTDIFF_OPS_SIMD=scalar|avx2|avx512 caps the level. Bodies are flattened into each copy, so they must be
+// built of always_inline functions.
 #pragma once
 
 #include <cstdlib>

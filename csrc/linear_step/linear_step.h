@@ -5,9 +5,10 @@
 //   m = d_x x + d_u clip(u) + d_h h_0          the model's term
 //   A, X, S0, S1 = weighted sums of x, anchor, m, z, h_0 .. h_7, then A, then (X only) j
 //
-// A row's terms are accumulated with fma in exactly this order; a zero weight skips its tensor. `step_tile` is written over
-// tiles: hundreds of elements in L1 on a CPU, one 16-byte vector in registers on a GPU. What differs, loads and stores, is
-// the Io type's. See ops.cpp for the operators and docs/architecture.md for the coefficient vector.
+// A row's terms are accumulated with fma in exactly this order; a zero weight skips its tensor. `step_tile`
+// is written over tiles: hundreds of elements in L1 on a CPU, one 16-byte vector in registers on a GPU. What
+// differs, loads and stores, is the Io type's. See ops.cpp for the operators and docs/architecture.md for the
+// coefficient vector.
 #pragma once
 
 #include <limits>
@@ -22,13 +23,24 @@ constexpr int kCoef = 64, kRows = 4, kColumns = 13, kMaxHistory = 8, kMaxOuts = 
 enum RowIndex { kX, kA, kS0, kS1 };
 enum ColumnIndex { kState, kAnchor, kOutput, kNoise, kCorrected, kHistory };
 // Entries of the coefficient vector; kCoef + r stands for an additive bias of row r.
-enum Position { kCx = 1, kCo = 2, kDx = 3, kDu = 4, kClipBound = 5, kDh = 6, kJump = 7, kFirstRow = 8, kCin = 60 };
+enum Position {
+    kCx = 1,
+    kCo = 2,
+    kDx = 3,
+    kDu = 4,
+    kClipBound = 5,
+    kDh = 6,
+    kJump = 7,
+    kFirstRow = 8,
+    kCin = 60
+};
 enum ClipMode { kClipNone, kClipStatic, kClipDynamic };
 enum AnchorMode { kAnchorSame, kAnchorKeep, kAnchorRow };
 
 FD_HOST_DEVICE constexpr int position(int row, int column) { return kFirstRow + kColumns * row + column; }
 
-// One call, as raw pointers. Tensors are dense [batch, sample]; `channels` > 1 says that a sample is stored channels-last.
+// One call, as raw pointers. Tensors are dense [batch, sample]; `channels` > 1 says that a sample is stored
+// channels-last.
 struct StepArgs {
     int64_t batch, sample, channels;
     const void *x, *outs[kMaxOuts], *anchor, *history, *noise;
@@ -42,7 +54,8 @@ struct StepArgs {
     int64_t steps, coef_batch;
     const double* weights;  // [weight_steps, 2, weight_batch, n_outs] or null
     int64_t weight_steps, weight_batch;
-    const void* elem;  // [elem_steps, n_elem, elem_period] or null; element e of a sample reads (e / elem_inner) % elem_period
+    const void* elem;  // [elem_steps, n_elem, elem_period] or null; element e of a sample reads (e /
+                       // elem_inner) % elem_period
     DType elem_type;
     int64_t elem_steps, elem_period, elem_inner;
     int n_elem;
@@ -54,8 +67,8 @@ struct StepArgs {
 
     // Whether every sample has the same numbers and nothing depends on the place inside a sample.
     bool uniform() const {
-        return coef_batch == 1 && (weights == nullptr || weight_batch == 1) && elem == nullptr && rng == nullptr &&
-               clip_mode != kClipDynamic;
+        return coef_batch == 1 && (weights == nullptr || weight_batch == 1) && elem == nullptr &&
+               rng == nullptr && clip_mode != kClipDynamic;
     }
 };
 
@@ -71,11 +84,14 @@ struct Coefficients {
     bool valid;  // the step index lies inside the table
 
     FD_HOST_DEVICE bool stores(int k) const { return used[kS0 + k] != 0 || elem_of[kCoef + kS0 + k] >= 0; }
-    FD_HOST_DEVICE bool column_used(int column) const { return ((used[kX] | used[kA] | used[kS0] | used[kS1]) >> column & 1u) != 0; }
+    FD_HOST_DEVICE bool column_used(int column) const {
+        return ((used[kX] | used[kA] | used[kS0] | used[kS1]) >> column & 1u) != 0;
+    }
     FD_HOST_DEVICE bool active(int k) const { return value[k] != Acc(0) || elem_of[k] >= 0; }
 };
 
-// Number k of the vector for sample b; a step outside the table makes everything NaN instead of reading foreign memory.
+// Number k of the vector for sample b; a step outside the table makes everything NaN instead of reading
+// foreign memory.
 template <class Acc>
 FD_HOST_DEVICE void load_value(const StepArgs& a, int64_t b, int k, Coefficients<Acc>& c) {
     const int64_t step = *a.step;
@@ -83,7 +99,8 @@ FD_HOST_DEVICE void load_value(const StepArgs& a, int64_t b, int k, Coefficients
     if (k < kRows) c.elem_of[kCoef + k] = -1;
     c.value[k] = std::numeric_limits<Acc>::quiet_NaN();
     if (step >= 0 && step < a.steps) {
-        c.value[k] = static_cast<Acc>(a.coef[(step * a.coef_batch + (a.coef_batch == 1 ? 0 : b)) * kCoef + k]);
+        c.value[k] =
+            static_cast<Acc>(a.coef[(step * a.coef_batch + (a.coef_batch == 1 ? 0 : b)) * kCoef + k]);
     }
 }
 
@@ -108,8 +125,9 @@ FD_HOST_DEVICE void load_rest(const StepArgs& a, int64_t b, Coefficients<Acc>& c
     }
     c.clip_scale = Acc(1);
     if (a.clip_mode == kClipDynamic) {
-        c.clip_scale = a.clip_type == DType::f64 ? static_cast<Acc>(static_cast<const double*>(a.clip_scale)[b])
-                                                 : static_cast<Acc>(static_cast<const float*>(a.clip_scale)[b]);
+        c.clip_scale = a.clip_type == DType::f64
+                           ? static_cast<Acc>(static_cast<const double*>(a.clip_scale)[b])
+                           : static_cast<Acc>(static_cast<const float*>(a.clip_scale)[b]);
     }
     c.head = a.n_hist > 0 && c.valid ? static_cast<int>(step * a.n_store % a.n_hist) : 0;
     if (a.rng != nullptr) {
@@ -145,12 +163,14 @@ FD_HOST_DEVICE Acc clamp(Acc v, Acc bound) {
     return v < -bound ? -bound : v > bound ? bound : v;  // a NaN stays a NaN
 }
 
-// What a backend provides: `Io::Tile` (a run of elements), `Io::Sum` (a weighted sum that grows by `add` and is read by
-// `tile`; after `settle` it no longer depends on the tensors), loads and stores. The functions below say which terms, in which order.
+// What a backend provides: `Io::Tile` (a run of elements), `Io::Sum` (a weighted sum that grows by `add` and
+// is read by `tile`; after `settle` it no longer depends on the tensors), loads and stores. The functions
+// below say which terms, in which order.
 
 // Weighted terms whose weight is a number or, where an element coefficient replaces it, a tensor.
 template <bool Elem, class Acc, class Io>
-FD_HOST_DEVICE void add_term(const Coefficients<Acc>& c, Io& io, int k, const typename Io::Tile& term, typename Io::Sum& sum) {
+FD_HOST_DEVICE void add_term(const Coefficients<Acc>& c, Io& io, int k, const typename Io::Tile& term,
+                             typename Io::Sum& sum) {
     if constexpr (Elem) {
         if (c.elem_of[k] >= 0) {
             sum.add(io.load_elem(c.elem_of[k]), term);
@@ -162,13 +182,15 @@ FD_HOST_DEVICE void add_term(const Coefficients<Acc>& c, Io& io, int k, const ty
 
 // Guided output, conversion, clipping: the model's term m, and the direct guidance term j.
 template <bool Elem, class Acc, class Io>
-FD_HOST_DEVICE void model_term(const StepArgs& a, const Coefficients<Acc>& c, Io& io, const typename Io::Tile& x,
-                               const typename Io::Tile& newest, typename Io::Sum& m, typename Io::Sum& jump) {
+FD_HOST_DEVICE void model_term(const StepArgs& a, const Coefficients<Acc>& c, Io& io,
+                               const typename Io::Tile& x, const typename Io::Tile& newest,
+                               typename Io::Sum& m, typename Io::Sum& jump) {
     const bool wants_m = c.column_used(kOutput);
     typename Io::Sum o = io.sum(), u = io.sum();
     FD_NO_UNROLL
     for (int k = 0; k < a.n_outs; ++k) {
-        const bool into_o = wants_m && c.active(kCo) && c.g[k] != Acc(0), into_jump = c.active(kJump) && c.e[k] != Acc(0);
+        const bool into_o = wants_m && c.active(kCo) && c.g[k] != Acc(0),
+                   into_jump = c.active(kJump) && c.e[k] != Acc(0);
         if (!(into_o || into_jump)) continue;
         const typename Io::Tile out = io.load_out(k);
         if (into_o) o.add(c.g[k], out);
@@ -188,8 +210,8 @@ FD_HOST_DEVICE void model_term(const StepArgs& a, const Coefficients<Acc>& c, Io
     if (c.active(kDh)) add_term<Elem>(c, io, kDh, newest, m);
 }
 
-// All rows of one tile: loads what the weights ask for, writes what the call asks for. Without AllRows only X and S0 exist,
-// which is all that most solvers need and halves the registers.
+// All rows of one tile: loads what the weights ask for, writes what the call asks for. Without AllRows only X
+// and S0 exist, which is all that most solvers need and halves the registers.
 template <bool Elem, bool AllRows, class Acc, class Io>
 FD_HOST_DEVICE void step_tile(const StepArgs& a, const Coefficients<Acc>& c, Io& io) {
     const bool wants_m = c.column_used(kOutput);
@@ -204,13 +226,17 @@ FD_HOST_DEVICE void step_tile(const StepArgs& a, const Coefficients<Acc>& c, Io&
     if constexpr (Elem) {
         FD_UNROLL
         for (int r = 0; r < kRows; ++r) {
-            if ((AllRows || r == kX || r == kS0) && c.elem_of[kCoef + r] >= 0) row[r].add(Acc(1), io.load_elem(c.elem_of[kCoef + r]));
+            if ((AllRows || r == kX || r == kS0) && c.elem_of[kCoef + r] >= 0) {
+                row[r].add(Acc(1), io.load_elem(c.elem_of[kCoef + r]));
+                row[r].settle();
+            }
         }
     }
     const auto add_column = [&](int column, const typename Io::Tile& term) __attribute__((always_inline)) {
         FD_UNROLL
         for (int r = 0; r < kRows; ++r) {
-            if ((AllRows || r == kX || r == kS0) && (c.used[r] >> column & 1u) != 0) add_term<Elem>(c, io, position(r, column), term, row[r]);
+            if ((AllRows || r == kX || r == kS0) && (c.used[r] >> column & 1u) != 0)
+                add_term<Elem>(c, io, position(r, column), term, row[r]);
         }
     };
     if (c.column_used(kState)) add_column(kState, x);

@@ -27,17 +27,21 @@ inline const void* small(const Tensor& t, const Tensor& x, const char* name, Sca
     return call.owned.back().data_ptr();
 }
 
-// Element coefficients repeat along a sample as (e / inner) % period; shapes that do not are written out once.
+// Element coefficients repeat along a sample as (e / inner) % period; shapes that do not are written out
+// once.
 inline void bind_elements(const Tensor& elem, const Tensor& elem_map, const Tensor& x, Call& call) {
     StepArgs& a = call.args;
     const int tail = static_cast<int>(elem.dim()) - 2, sample_dims = static_cast<int>(x.dim()) - 1;
-    STD_TORCH_CHECK(tail >= 0 && tail <= sample_dims, "elem must be [steps, n, *S'] with S' broadcastable to a sample");
+    STD_TORCH_CHECK(tail >= 0 && tail <= sample_dims,
+                    "elem must be [steps, n, *S'] with S' broadcastable to a sample");
     STD_TORCH_CHECK(elem.size(1) <= 64, "at most 64 element coefficients");
     a.elem_type = dtype_of_tensor(elem, "elem");
-    STD_TORCH_CHECK(a.elem_type == DType::f32 || a.elem_type == DType::f64, "elem must be float32 or float64");
+    STD_TORCH_CHECK(a.elem_type == DType::f32 || a.elem_type == DType::f64,
+                    "elem must be float32 or float64");
     check_same_device(elem, x, "elem");
     a.elem_map = static_cast<const int64_t*>(small(elem_map, x, "elem_map", ScalarType::Long, call));
-    STD_TORCH_CHECK(elem_map.numel() == elem.size(1), "elem_map must have one entry for each element coefficient");
+    STD_TORCH_CHECK(elem_map.numel() == elem.size(1),
+                    "elem_map must have one entry for each element coefficient");
     a.n_elem = static_cast<int>(elem.size(1));
     a.elem_steps = elem.size(0);
     int first = sample_dims, last = -1;  // the axes of the sample that elem really has
@@ -81,16 +85,18 @@ inline void bind_elements(const Tensor& elem, const Tensor& elem_map, const Tens
         ready = torch::stable::contiguous(elem);
         call.owned.push_back(ready);
     }
-    STD_TORCH_CHECK(a.elem_steps == 1 || a.elem_steps == a.steps, "elem must have one step or as many as coef");
+    STD_TORCH_CHECK(a.elem_steps == 1 || a.elem_steps == a.steps,
+                    "elem must have one step or as many as coef");
     a.elem = ready.data_ptr();
 }
 
 // Everything that is only read.
 inline Call bind_inputs(const Tensor& x, const std::vector<Tensor>& outs, const OptionalTensor& anchor,
-                        const OptionalTensor& history, const Tensor& coef, const Tensor& step, const OptionalTensor& weights,
-                        const OptionalTensor& elem, const OptionalTensor& elem_map, const OptionalTensor& clip_scale,
-                        const OptionalTensor& noise, const OptionalTensor& rng, int64_t n_store, int64_t clip_mode,
-                        int64_t anchor_mode) {
+                        const OptionalTensor& history, const Tensor& coef, const Tensor& step,
+                        const OptionalTensor& weights, const OptionalTensor& elem,
+                        const OptionalTensor& elem_map, const OptionalTensor& clip_scale,
+                        const OptionalTensor& noise, const OptionalTensor& rng, int64_t n_store,
+                        int64_t clip_mode, int64_t anchor_mode) {
     Call call;
     StepArgs& a = call.args;
     STD_TORCH_CHECK(x.dim() >= 1 && x.dim() + 2 <= kMaxDims, "x must have 1 to ", kMaxDims - 2, " axes");
@@ -117,29 +123,33 @@ inline Call bind_inputs(const Tensor& x, const std::vector<Tensor>& outs, const 
         a.outs[k] = call.dense(outs[k]).data_ptr();
     }
     if (anchor.has_value()) {
-        STD_TORCH_CHECK(same_sizes(*anchor, x) && anchor->scalar_type() == x.scalar_type(), "anchor must be like x");
+        STD_TORCH_CHECK(same_sizes(*anchor, x) && anchor->scalar_type() == x.scalar_type(),
+                        "anchor must be like x");
         check_same_device(*anchor, x, "anchor");
         a.anchor = call.dense(*anchor).data_ptr();
     }
     a.history_type = a.x_type;
     if (history.has_value()) {
-        STD_TORCH_CHECK(same_sizes(*history, x, 1) && history->size(0) >= 1 && history->size(0) <= kMaxHistory,
-                        "history must be [K, *x.shape] with 1 <= K <= 8");
+        STD_TORCH_CHECK(
+            same_sizes(*history, x, 1) && history->size(0) >= 1 && history->size(0) <= kMaxHistory,
+            "history must be [K, *x.shape] with 1 <= K <= 8");
         check_same_device(*history, x, "history");
         a.history_type = dtype_of_tensor(*history, "history");
         a.n_hist = static_cast<int>(history->size(0));
         a.history = call.dense(*history, 1).data_ptr();
     }
-    STD_TORCH_CHECK(coef.dim() == 3 && coef.size(2) == kCoef && (coef.size(1) == 1 || coef.size(1) == a.batch),
-                    "coef must be [E, 1 or B, 64]");
+    STD_TORCH_CHECK(
+        coef.dim() == 3 && coef.size(2) == kCoef && (coef.size(1) == 1 || coef.size(1) == a.batch),
+        "coef must be [E, 1 or B, 64]");
     a.coef = static_cast<const double*>(small(coef, x, "coef", ScalarType::Double, call));
     a.steps = coef.size(0);
     a.coef_batch = coef.size(1);
     STD_TORCH_CHECK(step.numel() == 1, "step must be one number");
     a.step = static_cast<const int64_t*>(small(step, x, "step", ScalarType::Long, call));
     if (weights.has_value()) {
-        STD_TORCH_CHECK(weights->dim() == 4 && (weights->size(0) == 1 || weights->size(0) == a.steps) && weights->size(1) == 2 &&
-                            (weights->size(2) == 1 || weights->size(2) == a.batch) && weights->size(3) == a.n_outs,
+        STD_TORCH_CHECK(weights->dim() == 4 && (weights->size(0) == 1 || weights->size(0) == a.steps) &&
+                            weights->size(1) == 2 && (weights->size(2) == 1 || weights->size(2) == a.batch) &&
+                            weights->size(3) == a.n_outs,
                         "weights must be [1 or E, 2, 1 or B, number of outputs]");
         a.weights = static_cast<const double*>(small(*weights, x, "weights", ScalarType::Double, call));
         a.weight_steps = weights->size(0);
@@ -151,9 +161,11 @@ inline Call bind_inputs(const Tensor& x, const std::vector<Tensor>& outs, const 
         bind_elements(*elem, *elem_map, x, call);
     }
     if (clip_mode == kClipDynamic) {
-        STD_TORCH_CHECK(clip_scale.has_value() && clip_scale->numel() == a.batch, "clip_scale must be [B] for dynamic clipping");
+        STD_TORCH_CHECK(clip_scale.has_value() && clip_scale->numel() == a.batch,
+                        "clip_scale must be [B] for dynamic clipping");
         a.clip_type = dtype_of_tensor(*clip_scale, "clip_scale");
-        STD_TORCH_CHECK(a.clip_type == DType::f32 || a.clip_type == DType::f64, "clip_scale must be float32 or float64");
+        STD_TORCH_CHECK(a.clip_type == DType::f32 || a.clip_type == DType::f64,
+                        "clip_scale must be float32 or float64");
         a.clip_scale = small(*clip_scale, x, "clip_scale", clip_scale->scalar_type(), call);
     }
     if (noise.has_value()) {
@@ -163,23 +175,26 @@ inline Call bind_inputs(const Tensor& x, const std::vector<Tensor>& outs, const 
         a.noise = call.dense(*noise).data_ptr();
     } else if (rng.has_value()) {
         a.rng_per_sample = rng->dim() == 2;
-        STD_TORCH_CHECK(a.rng_per_sample ? rng->size(0) == a.batch && rng->size(1) == 3 : rng->dim() == 1 && rng->size(0) == 2,
+        STD_TORCH_CHECK(a.rng_per_sample ? rng->size(0) == a.batch && rng->size(1) == 3
+                                         : rng->dim() == 1 && rng->size(0) == 2,
                         "rng must be [2] or [B, 3]");
         a.rng = static_cast<const int64_t*>(small(*rng, x, "rng", ScalarType::Long, call));
     }
     return call;
 }
 
-inline const Tensor& writable(const Tensor& t, const Tensor& x, const Call& call, const char* name, int leading = 0) {
-    STD_TORCH_CHECK(call.order.holds(t, leading), name, " is written in place and must have the memory order of x");
+inline const Tensor& writable(const Tensor& t, const Tensor& x, const Call& call, const char* name,
+                              int leading = 0) {
+    STD_TORCH_CHECK(call.order.holds(t, leading), name,
+                    " is written in place and must have the memory order of x");
     check_same_device(t, x, name);
     return t;
 }
 
 // Where the in-place form writes.
 inline void bind_outputs(Call& call, const Tensor& x, const std::vector<Tensor>& outs, const Tensor& x_out,
-                         const OptionalTensor& anchor, const OptionalTensor& history, const OptionalTensor& model_in,
-                         const OptionalTensor& noise) {
+                         const OptionalTensor& anchor, const OptionalTensor& history,
+                         const OptionalTensor& model_in, const OptionalTensor& noise) {
     StepArgs& a = call.args;
     STD_TORCH_CHECK(same_sizes(x_out, x) && x_out.scalar_type() == x.scalar_type(), "x_out must be like x");
     a.x_next = writable(x_out, x, call, "x_out").data_ptr();
@@ -187,16 +202,19 @@ inline void bind_outputs(Call& call, const Tensor& x, const std::vector<Tensor>&
     for (const Tensor& out : outs) inputs.push_back(&out);
     if (noise.has_value()) inputs.push_back(&*noise);
     for (const Tensor* input : inputs) {
-        STD_TORCH_CHECK(!call.order.holds(*input) || !overlap(x_out, *input), "x_out must not overlap an input");
+        STD_TORCH_CHECK(!call.order.holds(*input) || !overlap(x_out, *input),
+                        "x_out must not overlap an input");
     }
     if (anchor.has_value()) STD_TORCH_CHECK(!overlap(x_out, *anchor), "x_out must not overlap an input");
     if (a.anchor_mode == kAnchorRow) {
         STD_TORCH_CHECK(anchor.has_value(), "anchor_mode row needs anchor");
         a.anchor_next = writable(*anchor, x, call, "anchor").data_ptr();
-        for (const Tensor* input : inputs) STD_TORCH_CHECK(!overlap(*anchor, *input), "a written anchor must not overlap an input");
+        for (const Tensor* input : inputs)
+            STD_TORCH_CHECK(!overlap(*anchor, *input), "a written anchor must not overlap an input");
     }
     if (a.n_store > 0) {
-        STD_TORCH_CHECK(history.has_value() && a.n_hist % a.n_store == 0, "history must have a multiple of n_store slots");
+        STD_TORCH_CHECK(history.has_value() && a.n_hist % a.n_store == 0,
+                        "history must have a multiple of n_store slots");
         a.ring = writable(*history, x, call, "history", 1).data_ptr();
         STD_TORCH_CHECK(!overlap(x_out, *history), "x_out must not overlap an input");
     }
@@ -219,7 +237,8 @@ inline std::vector<Tensor> allocate_outputs(Call& call, const Tensor& x, const O
     const auto result = [&](bool wanted, ScalarType type) {
         return wanted ? empty_dense(x.sizes(), type, x, call.order) : empty_dense(none, type, x, {});
     };
-    std::vector<Tensor> results{result(true, x.scalar_type()), result(a.anchor_mode == kAnchorRow, x.scalar_type()),
+    std::vector<Tensor> results{result(true, x.scalar_type()),
+                                result(a.anchor_mode == kAnchorRow, x.scalar_type()),
                                 result(a.n_store >= 1, stored), result(a.n_store >= 2, stored)};
     a.x_next = results[0].data_ptr();
     a.anchor_next = results[1].data_ptr();

@@ -1,12 +1,14 @@
 // Solver step on the CPU.
 //
-// Floor: bytes of the tensors that a row uses, each once, over the bandwidth of a bare loop; arithmetic is a few fma per
-// element on tiles of 2 KiB that stay in L1. Large outputs are written past the caches (their old contents are not read).
-// Noise costs no bytes: Philox and Box-Muller in registers, about 0.6 ns per normal with AVX-512.
+// Floor: bytes of the tensors that a row uses, each once, over the bandwidth of a bare loop; arithmetic is a
+// few fma per element on tiles of 2 KiB that stay in L1. Large outputs are written past the caches (their old
+// contents are not read). Noise costs no bytes: Philox and Box-Muller in registers, about 0.6 ns per normal
+// with AVX-512.
 #include <algorithm>
 
-#include "linear_step/linear_step_args.h"
 #include "common/philox_cpu.h"
+#include "linear_step/linear_step_args.h"
+#include "linear_step/stream_avx512.h"
 
 namespace fd::linear_step {
 namespace {
@@ -15,7 +17,7 @@ constexpr int64_t kParallelElements = 1 << 16;  // a thread gets at least this m
 constexpr int64_t kStreamBytes = 1 << 20;       // tensors from this size on bypass the caches when written
 
 template <class Acc>
-constexpr int kTile = 2048 / sizeof(Acc);
+constexpr int kTile = 3072 / sizeof(Acc);
 
 // The leaves below are compiled for every SIMD level; what calls them once a tile is compiled once.
 
@@ -102,13 +104,15 @@ void combine_up_to_four(Acc* out, const Acc* weights, const Acc* const* terms, i
 // Scratch memory of one thread, handed out anew for every tile.
 template <class Acc>
 struct Workspace {
-    static constexpr int kBuffers = 40;
+    static constexpr int kBuffers = 40;  // enough for every input and a result of every sum, each once
     alignas(64) Acc memory[kBuffers][kTile<Acc>];
+    alignas(64) Acc passing[kTile<Acc>];  // what is read at once and only once
     int used = 0;
 };
 
-// Loads and stores of one tile: elements [p, p + n) of sample b. A tile is a pointer: into the tensor itself where its type is
-// the accumulation type, else to a widened copy in L1. A sum collects its terms and is evaluated in one pass when it is read.
+// Loads and stores of one tile: elements [p, p + n) of sample b. A tile is a pointer: into the tensor itself
+// where its type is the accumulation type, else to a widened copy in L1. A sum collects its terms and is
+// evaluated in one pass when it is read.
 template <class Acc>
 struct CpuIo {
     static constexpr int N = kTile<Acc>;
@@ -119,6 +123,7 @@ struct CpuIo {
     int64_t b, p;
     int n;
     bool stream;
+    Ahead ahead{};
 
     struct Tile {
         const Acc* data;
@@ -134,10 +139,8 @@ struct CpuIo {
         }
 
         void add(const Tile& weights, const Tile& term) {
-            Acc* sum = io_->buffer();
-            evaluate(sum);
-            simd::dispatch<AddElements<Acc>>(sum, weights.data, term.data, io_->n);
-            become(sum);
+            settle();
+            simd::dispatch<AddElements<Acc>>(own_, weights.data, term.data, io_->n);
         }
 
         Tile tile() {
@@ -145,13 +148,16 @@ struct CpuIo {
             return {terms_[0]};
         }
 
+        // The sum in a buffer of its own. What it held there before is its first term, if any.
         void settle() {
-            Acc* out = io_->buffer();
-            evaluate(out);
-            become(out);
+            if (own_ == nullptr) own_ = io_->buffer();
+            if (count_ != 1 || terms_[0] != own_) evaluate(own_);
+            count_ = 1;
+            weights_[0] = Acc(1);
+            terms_[0] = own_;
         }
 
-        // Only then may `out` hold one of the terms (the ring slot that is read and replaced).
+        // Only then may `out` hold any of the terms (the ring slot that is read and replaced).
         bool one_pass() const { return count_ <= 4; }
 
         void evaluate(Acc* out) const {
@@ -165,14 +171,17 @@ struct CpuIo {
             }
         }
 
-      private:
-        void become(const Acc* value) {
-            count_ = 1;
-            weights_[0] = Acc(1);
-            terms_[0] = value;
+#if FD_X86
+        template <class T>
+        void stream(T* out, Ahead* ahead, int every) {
+            if (count_ == 0 || !one_pass()) settle();
+            combine_stream_avx512(out, weights_, terms_, count_, io_->n, ahead, every);
         }
+#endif
 
+      private:
         CpuIo* io_;
+        Acc* own_ = nullptr;
         int count_ = 0;
         Acc weights_[kColumns + 2];
         const Acc* terms_[kColumns + 2];
@@ -181,6 +190,21 @@ struct CpuIo {
     Sum sum() { return Sum(*this); }
     Acc* buffer() { return workspace.memory[workspace.used++]; }
     int64_t place() const { return b * a.sample + p; }
+
+    // What the next tile will read.
+    void look_ahead() {
+        const int64_t next = place() + N, count = std::min<int64_t>(N, a.sample - p - N);
+        const auto add = [&](const void* base, DType type, int64_t first) {
+            ahead.add(static_cast<const char*>(base) + first * size_of(type), count * size_of(type));
+        };
+        add(a.x, a.x_type, next);
+        for (int k = 0; k < a.n_outs; ++k) add(a.outs[k], a.out_type, next);
+        for (int age = 0; age < a.n_hist; ++age) {
+            if (c.column_used(kHistory + age)) {
+                add(a.history, a.history_type, ring_slot(c.head, age, a.n_hist) * a.batch * a.sample + next);
+            }
+        }
+    }
 
     template <class F>
     Tile map(const Tile& in, F f) {
@@ -242,11 +266,13 @@ struct CpuIo {
         } else {
             normals_channels_last(stream_of_sample, z);
         }
-        if constexpr (dtype_of<Acc> == DType::f64) simd::dispatch<Widen<float, Acc>>(static_cast<const float*>(z), out, n);
+        if constexpr (dtype_of<Acc> == DType::f64)
+            simd::dispatch<Widen<float, Acc>>(static_cast<const float*>(z), out, n);
         return {out};
     }
 
-    // Each channel of the tile is a run of consecutive logical elements; the runs' blocks are collected and drawn together.
+    // Each channel of the tile is a run of consecutive logical elements; the runs' blocks are collected and
+    // drawn together.
     void normals_channels_last(const PhiloxStream& s, float* z) {
         const int64_t channels = a.channels, pixels = a.sample / channels;
         uint64_t blocks[kPhiloxChunk] = {};
@@ -277,9 +303,10 @@ struct CpuIo {
         if (pending > 0) flush();
     }
 
+    // Valid until the next call: there may be sixty of them.
     Tile load_elem(int k) {
         const int64_t step = a.elem_steps == 1 ? 0 : *a.step, base = (step * a.n_elem + k) * a.elem_period;
-        Acc* out = buffer();
+        Acc* out = workspace.passing;
         for (int i = 0; i < n; ++i) {
             const int64_t at = base + logical_index(a, p + i) / a.elem_inner % a.elem_period;
             out[i] = a.elem_type == DType::f64 ? static_cast<Acc>(static_cast<const double*>(a.elem)[at])
@@ -292,25 +319,33 @@ struct CpuIo {
     void store_as(void* base, int64_t first, Sum& sum) {
         T* to = static_cast<T*>(base) + first;
         const int64_t bytes = n * sizeof(T);
-        const bool past_caches =
-            simd::level() != simd::Level::scalar && stream && reinterpret_cast<uintptr_t>(to) % 64 == 0 && bytes % 64 == 0;
+        const bool past_caches = simd::level() != simd::Level::scalar && stream &&
+                                 reinterpret_cast<uintptr_t>(to) % 64 == 0 && bytes % 64 == 0;
+        if (past_caches) return store_past_caches(to, bytes, sum);
         if constexpr (dtype_of<T> == dtype_of<Acc>) {
-            if (past_caches) return stream_out(sum.tile().data, to, bytes);
             if (sum.one_pass()) return sum.evaluate(to);
-            simd::dispatch<Narrow<T, Acc>>(sum.tile().data, to, n);
-        } else {
-            if (!past_caches) return simd::dispatch<Narrow<T, Acc>>(sum.tile().data, to, n);
-            T* narrowed = reinterpret_cast<T*>(buffer());
-            simd::dispatch<Narrow<T, Acc>>(sum.tile().data, narrowed, n);
-            stream_out(narrowed, to, bytes);
         }
+        simd::dispatch<Narrow<T, Acc>>(sum.tile().data, to, n);
     }
 
-    static void stream_out(const void* from, void* to, int64_t bytes) {
+    template <class T>
+    void store_past_caches(T* to, int64_t bytes, Sum& sum) {
 #if FD_X86
-        fd::detail::stream_copy(from, to, bytes);
-#else
-        memcpy(to, from, bytes);
+        const int every =
+            a.n_store > 0 ? 2 : 1;  // tensors written, so that the whole tile's look-ahead fits in
+        if constexpr (dtype_of<Acc> == DType::f32 && dtype_of<T> != DType::f64) {
+            if (simd::level() == simd::Level::avx512) return sum.stream(to, &ahead, every);
+        }
+        const void* from = sum.tile().data;
+        if constexpr (dtype_of<T> != dtype_of<Acc>) {
+            T* narrowed = reinterpret_cast<T*>(workspace.passing);
+            simd::dispatch<Narrow<T, Acc>>(sum.tile().data, narrowed, n);
+            from = narrowed;
+        } else if (reinterpret_cast<uintptr_t>(from) % 64 != 0) {
+            sum.settle();
+            from = sum.tile().data;
+        }
+        fd::detail::stream_copy_avx2(from, to, bytes, &ahead, every);
 #endif
     }
 
@@ -364,6 +399,7 @@ void run_tiles(const StepArgs& a, int64_t begin, int64_t end) {
         const int64_t p = tile * N;
         workspace.used = 0;
         CpuIo<Acc> io{a, c, workspace, b, p, static_cast<int>(std::min<int64_t>(N, a.sample - p)), stream};
+        if (stream && tile + 1 < per_sample) io.look_ahead();
         step_tile<Elem, true>(a, c, io);
         if (++tile == per_sample && item + 1 < end) {
             tile = 0;
@@ -389,7 +425,8 @@ void check_values(const StepArgs& a) {
     FD_CHECK_VALUE(step >= 0 && step < a.steps, "`step` must lie in [0, ", a.steps, "), got ", step);
     for (int k = 0; k < a.n_elem; ++k) {
         const int64_t where = a.elem_map[k];
-        const bool good = where >= kCx && where < kCoef + kRows && where != kClipBound && (where < kCin || where >= kCoef);
+        const bool good =
+            where >= kCx && where < kCoef + kRows && where != kClipBound && (where < kCin || where >= kCoef);
         FD_CHECK_VALUE(good, "`elem_map` names position ", where, ", which no element may replace");
     }
     bool anchor = false, noise = false, corrected = false;
@@ -428,25 +465,28 @@ void execute(StepArgs a) {
     return wide ? run_all<double, false>(a) : run_all<float, false>(a);
 }
 
-std::vector<Tensor> solver_step(const Tensor& x, const std::vector<Tensor>& outs, const OptionalTensor& anchor,
-                                const OptionalTensor& history, const Tensor& coef, const Tensor& step,
-                                const OptionalTensor& weights, const OptionalTensor& elem, const OptionalTensor& elem_map,
-                                const OptionalTensor& clip_scale, const OptionalTensor& noise, const OptionalTensor& rng,
-                                int64_t n_store, int64_t clip_mode, int64_t anchor_mode) {
-    Call call = bind_inputs(x, outs, anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise, rng, n_store,
-                            clip_mode, anchor_mode);
+std::vector<Tensor> solver_step(const Tensor& x, const std::vector<Tensor>& outs,
+                                const OptionalTensor& anchor, const OptionalTensor& history,
+                                const Tensor& coef, const Tensor& step, const OptionalTensor& weights,
+                                const OptionalTensor& elem, const OptionalTensor& elem_map,
+                                const OptionalTensor& clip_scale, const OptionalTensor& noise,
+                                const OptionalTensor& rng, int64_t n_store, int64_t clip_mode,
+                                int64_t anchor_mode) {
+    Call call = bind_inputs(x, outs, anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise,
+                            rng, n_store, clip_mode, anchor_mode);
     std::vector<Tensor> results = allocate_outputs(call, x, history);
     execute(call.args);
     return results;
 }
 
-void solver_step_(const Tensor& x, const std::vector<Tensor>& outs, Tensor x_out, const OptionalTensor& anchor,
-                  const OptionalTensor& history, const OptionalTensor& model_in, const Tensor& coef, const Tensor& step,
-                  const OptionalTensor& weights, const OptionalTensor& elem, const OptionalTensor& elem_map,
-                  const OptionalTensor& clip_scale, const OptionalTensor& noise, const OptionalTensor& rng, int64_t n_store,
-                  int64_t clip_mode, int64_t anchor_mode) {
-    Call call = bind_inputs(x, outs, anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise, rng, n_store,
-                            clip_mode, anchor_mode);
+void solver_step_(const Tensor& x, const std::vector<Tensor>& outs, Tensor x_out,
+                  const OptionalTensor& anchor, const OptionalTensor& history, const OptionalTensor& model_in,
+                  const Tensor& coef, const Tensor& step, const OptionalTensor& weights,
+                  const OptionalTensor& elem, const OptionalTensor& elem_map,
+                  const OptionalTensor& clip_scale, const OptionalTensor& noise, const OptionalTensor& rng,
+                  int64_t n_store, int64_t clip_mode, int64_t anchor_mode) {
+    Call call = bind_inputs(x, outs, anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise,
+                            rng, n_store, clip_mode, anchor_mode);
     bind_outputs(call, x, outs, x_out, anchor, history, model_in, noise);
     execute(call.args);
 }

@@ -1,17 +1,18 @@
 // Solver step on CUDA: one launch, every tensor touched once.
 //
-// Roofline: pure streaming. DPM-Solver++(2M) in float32 moves 20 bytes per element (reads x, o, h; writes x', m) for about
-// 7 fma: 0.35 operations per byte, two orders of magnitude below the ridge of an A100 or H100. The floor is bytes over copy
-// bandwidth; noise adds 10 Philox rounds and half a Box-Muller per element, some 60 integer and 20 float operations, still
-// below the ridge in float32.
+// Roofline: pure streaming. DPM-Solver++(2M) in float32 moves 20 bytes per element (reads x, o, h; writes x',
+// m) for about 7 fma: 0.35 operations per byte, two orders of magnitude below the ridge of an A100 or H100.
+// The floor is bytes over copy bandwidth; noise adds 10 Philox rounds and half a Box-Muller per element, some
+// 60 integer and 20 float operations, still below the ridge in float32.
 //
-// A thread owns V elements (16 bytes of the narrowest tensor), so every access is a whole 16-byte transaction, neighbouring
-// threads neighbouring addresses. Coefficients live in shared memory and are loaded once per block (once per sample where
-// samples differ); all branches on them are uniform. Blocks stride over the grid, 16 to a multiprocessor. Mixed dtypes,
-// element coefficients and tensors that are not 16-byte aligned take the same code one element at a time.
+// A thread owns V elements (16 bytes of the narrowest tensor), so every access is a whole 16-byte
+// transaction, neighbouring threads neighbouring addresses. Coefficients live in shared memory and are loaded
+// once per block (once per sample where samples differ); all branches on them are uniform. Blocks stride over
+// the grid, 16 to a multiprocessor. Mixed dtypes, element coefficients and tensors that are not 16-byte
+// aligned take the same code one element at a time.
 //
-// No two threads touch the same output element, and an element of the ring is read before the same thread overwrites it:
-// there is nothing for blocks to race on.
+// No two threads touch the same output element, and an element of the ring is read before the same thread
+// overwrites it: there is nothing for blocks to race on.
 #include "common/launch.h"
 #include "linear_step/linear_step_launch.h"
 
@@ -20,10 +21,9 @@ namespace {
 
 constexpr int kThreads = 128, kBlocksPerSm = 16;
 
-// Resident blocks that the register budget must allow: 3 for eight 16-bit elements a thread (at most 170 registers), else 4;
-// 2 when all four rows exist.
+// Resident blocks that the register budget must allow: 3 for eight 16-bit elements a thread (at most 170
+// registers), else 4; 2 when all four rows exist.
 constexpr int resident_blocks(int vector, bool all_rows) { return all_rows ? 2 : vector == 8 ? 3 : 4; }
-
 
 struct AnyType {};  // the storage type is only known at run time
 
@@ -80,7 +80,8 @@ struct DeviceIo {
 
         __device__ __forceinline__ void add(Acc weight, const Tile& term) {
             FD_UNROLL
-            for (int i = 0; i < V; ++i) total.v[i] = started ? fma(weight, term.v[i], total.v[i]) : weight * term.v[i];
+            for (int i = 0; i < V; ++i)
+                total.v[i] = started ? fma(weight, term.v[i], total.v[i]) : weight * term.v[i];
             started = true;
         }
         __device__ __forceinline__ void add(const Tile& weights, const Tile& term) {
@@ -222,7 +223,9 @@ struct DeviceIo {
     }
 
     __device__ __forceinline__ void store_x(Sum& sum) { store<Tx>(a.x_next, a.x_type, place(), sum.tile()); }
-    __device__ __forceinline__ void store_anchor(Sum& sum) { store<Tx>(a.anchor_next, a.x_type, place(), sum.tile()); }
+    __device__ __forceinline__ void store_anchor(Sum& sum) {
+        store<Tx>(a.anchor_next, a.x_type, place(), sum.tile());
+    }
 
     __device__ __forceinline__ void store_history(int k, Sum& sum) {
         if (a.ring == nullptr) return store<Th>(a.store[k], a.history_type, place(), sum.tile());
@@ -240,7 +243,8 @@ struct DeviceIo {
 template <class Acc>
 __device__ __forceinline__ void load_coefficients(const StepArgs& a, int64_t b, Coefficients<Acc>& c) {
     __syncthreads();  // nobody still reads the previous sample's numbers
-    for (int k = static_cast<int>(threadIdx.x); k < kCoef; k += static_cast<int>(blockDim.x)) load_value(a, b, k, c);
+    for (int k = static_cast<int>(threadIdx.x); k < kCoef; k += static_cast<int>(blockDim.x))
+        load_value(a, b, k, c);
     __syncthreads();
     if (threadIdx.x == 0) load_rest(a, b, c);
     __syncthreads();
@@ -250,7 +254,8 @@ __device__ __forceinline__ void load_coefficients(const StepArgs& a, int64_t b, 
 
 // Work item = (sample, run of blockDim.x * V elements).
 template <class Acc, class Tx, class To, class Th, int V, bool Elem, bool AllRows>
-__global__ void __launch_bounds__(kThreads, resident_blocks(V, AllRows)) step_kernel(StepArgs a, int64_t runs_per_sample) {
+__global__ void __launch_bounds__(kThreads, resident_blocks(V, AllRows))
+    step_kernel(StepArgs a, int64_t runs_per_sample) {
     __shared__ Coefficients<Acc> c;
     const int64_t items = a.batch * runs_per_sample;
     int64_t current = -1;
@@ -277,18 +282,21 @@ template <class Acc, class Tx, class To, class Th, int V, bool Elem, bool AllRow
 void launch_step(void* stream, const StepArgs& a) {
     const int64_t vectors = (a.sample + V - 1) / V;
     int threads = kThreads;
-    while (threads > 32 && threads / 2 >= vectors) threads /= 2;  // many tiny samples with numbers of their own
+    while (threads > 32 && threads / 2 >= vectors)
+        threads /= 2;  // many tiny samples with numbers of their own
     const int64_t runs = (vectors + threads - 1) / threads;
     const dim3 grid = stride_grid(a.batch * runs * threads, threads, kBlocksPerSm * (kThreads / threads));
     launch(step_kernel<Acc, Tx, To, Th, V, Elem, AllRows>, grid, dim3(threads), 0, stream, a, runs);
 }
 
 bool aligned(const StepArgs& a, int vector) {
-    const void* pointers[] = {a.x,        a.outs[0],     a.outs[1],  a.outs[2],   a.outs[3],  a.anchor, a.history,
-                              a.x_next,   a.anchor_next, a.store[0], a.store[1],  a.model_in, a.ring};
+    const void* pointers[] = {a.x,        a.outs[0],  a.outs[1], a.outs[2],     a.outs[3],
+                              a.anchor,   a.history,  a.x_next,  a.anchor_next, a.store[0],
+                              a.store[1], a.model_in, a.ring};
     uintptr_t bits = 0;
     for (const void* pointer : pointers) bits |= reinterpret_cast<uintptr_t>(pointer);
-    // Slots of the ring and copies of model_in start at multiples of batch * sample; samples at multiples of sample.
+    // Slots of the ring and copies of model_in start at multiples of batch * sample; samples at multiples of
+    // sample.
     const bool whole = (a.batch == 1 && a.n_hist <= 1 && a.model_copies <= 1) || a.sample % vector == 0;
     return bits % 16 == 0 && whole;
 }
@@ -297,7 +305,8 @@ bool needs_all_rows(const StepArgs& a) { return a.anchor_mode == kAnchorRow || a
 
 template <class Acc, class Tx, class To, class Th, int V>
 bool launch_if(void* stream, const StepArgs& a) {
-    const bool types = a.x_type == dtype_of<Tx> && a.out_type == dtype_of<To> && a.history_type == dtype_of<Th>;
+    const bool types =
+        a.x_type == dtype_of<Tx> && a.out_type == dtype_of<To> && a.history_type == dtype_of<Th>;
     if (!types || a.elem != nullptr || !aligned(a, V)) return false;
     if (needs_all_rows(a)) {
         launch_step<Acc, Tx, To, Th, V, false, true>(stream, a);
@@ -324,14 +333,16 @@ void solver_step_cuda(void* stream, const StepArgs& args) {
         a.channels = 1;
     }
     const bool done = launch_if<float, float, float, float, 4>(stream, a) ||
-                      launch_if<float, half, half, half, 8>(stream, a) || launch_if<float, half, half, float, 8>(stream, a) ||
+                      launch_if<float, half, half, half, 8>(stream, a) ||
+                      launch_if<float, half, half, float, 8>(stream, a) ||
                       launch_if<float, bfloat16, bfloat16, bfloat16, 8>(stream, a) ||
                       launch_if<float, bfloat16, bfloat16, float, 8>(stream, a) ||
                       launch_if<float, float, half, float, 8>(stream, a) ||
                       launch_if<float, float, bfloat16, float, 8>(stream, a) ||
                       launch_if<double, double, double, double, 2>(stream, a);
     if (done) return;
-    if (a.x_type == DType::f64 || (a.n_hist > 0 && a.history_type == DType::f64)) return launch_any<double>(stream, a);
+    if (a.x_type == DType::f64 || (a.n_hist > 0 && a.history_type == DType::f64))
+        return launch_any<double>(stream, a);
     launch_any<float>(stream, a);
 }
 

@@ -22,7 +22,9 @@ C_X, C_O, D_X, D_U, CLIP_BOUND, D_H, JUMP, ROWS, C_IN = 1, 2, 3, 4, 5, 6, 7, 8, 
 BIAS = N_COEF  # element coefficients only: BIAS + r is added to row r
 
 # Positions that an element coefficient may replace.
-ELEMENT_POSITIONS = frozenset({C_X, C_O, D_X, D_U, D_H, JUMP, *range(ROWS, C_IN), *range(BIAS, BIAS + N_ROWS)})
+ELEMENT_POSITIONS = frozenset(
+    {C_X, C_O, D_X, D_U, D_H, JUMP, *range(ROWS, C_IN), *range(BIAS, BIAS + N_ROWS)}
+)
 
 
 def position(row: int, column: int) -> int:
@@ -76,7 +78,8 @@ class Row(NamedTuple):
             raise ValueError(f"`weights` must have shape ({N_COLUMNS},), got {array.shape}")
         history = array[HISTORY:]
         length = int(np.flatnonzero(history)[-1]) + 1 if np.any(history) else 0
-        return cls(*array[:HISTORY].tolist(), tuple(history[:length].tolist()))
+        state, anchor, output, noise, corrected = array[:HISTORY].tolist()
+        return cls(state, anchor, output, noise, corrected, tuple(history[:length].tolist()))
 
 
 def pack_coef(

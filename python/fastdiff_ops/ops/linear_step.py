@@ -43,9 +43,9 @@ def solver_step(
 ) -> list[Tensor]:
     """Apply one row of a coefficient table in one pass; differentiable.
 
-    With o = sum_k g_k outs_k, u = c_x x + c_o o and m = d_x x + d_u clip(u) + d_h history[newest], each result is
-    a weighted sum of x, the anchor, m, noise and the stored values (`Row`); row A first, which the others may use.
-    A zero coefficient contributes nothing, whatever its tensor holds.
+    With o = sum_k g_k outs_k, u = c_x x + c_o o and m = d_x x + d_u clip(u) + d_h history[newest], each result
+    is a weighted sum of x, the anchor, m, noise and the stored values (`Row`); row A comes first and the others
+    may use it. A zero coefficient contributes nothing, whatever its tensor holds.
 
     Parameters
     ----------
@@ -56,13 +56,15 @@ def solver_step(
     coef : float64 Tensor [E, 1 or B, 64]
         Coefficient table, from `pack_coef`.
     step : int64 Tensor []
-        Which row of `coef` applies. It is read on the device: nothing recompiles or synchronises when it changes.
+        Which row of `coef` applies. It is read on the device: when it changes, nothing recompiles or
+        synchronises.
     anchor : Tensor [B, *S], optional
         State from which the solver step started. Same dtype as `x`.
     history : Tensor [K, B, *S], optional
         Ring of K <= 8 stored values. Age j sits in slot (head - 1 - j) mod K, head = step n_store mod K.
     weights : float64 Tensor [1 or E, 2, 1 or B, len(outs)], optional
-        Guidance weights: index 0 builds o, index 1 goes straight into x_next. Required for more than one output.
+        Guidance weights: index 0 builds o, index 1 goes straight into x_next. Required for more than one
+        output.
     elem : float32 or float64 Tensor [1 or E, n, *S'], optional
         Element coefficients, S' broadcastable to S.
     elem_map : int64 Tensor [n], optional
@@ -92,8 +94,8 @@ def solver_step(
 
     Notes
     -----
-    float32 accumulation, float64 if `x` or `history` is float64; the terms of a row are accumulated with fma in a
-    fixed order, so results do not depend on device, SIMD level or thread count.
+    float32 accumulation, float64 if `x` or `history` is float64; the terms of a row are accumulated with fma in
+    a fixed order, so results do not depend on device, SIMD level or thread count.
 
     Examples
     --------
@@ -111,7 +113,8 @@ def solver_step(
     _check(x, outs, coef, step, anchor, history, weights, elem, elem_map, clip_scale, noise, rng)
     _check_modes(n_store, clip_mode, anchor_mode, clip_scale)
     arguments = (x, list(outs), anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise, rng)
-    return _step(*arguments, n_store, CLIP_MODES[clip_mode], ANCHOR_MODES[anchor_mode])
+    results: list[Tensor] = _step(*arguments, n_store, CLIP_MODES[clip_mode], ANCHOR_MODES[anchor_mode])
+    return results
 
 
 def solver_step_(
@@ -206,9 +209,10 @@ def _check(
         raise TypeError(f"`x` must be float16, bfloat16, float32 or float64, got {x.dtype}")
     if x.dim() < 1:
         raise ValueError("`x` must have a batch axis [B, *S], got a 0-d tensor")
-    if isinstance(outs, Tensor) or not 1 <= len(outs) <= MAX_OUTPUTS:
-        got = f"{type(outs).__name__}" if isinstance(outs, Tensor) else f"{len(outs)}"
-        raise ValueError(f"`outs` must be a sequence of 1 to {MAX_OUTPUTS} tensors, got {got}")
+    if not isinstance(outs, (list, tuple)):
+        raise TypeError(f"`outs` must be a list or tuple of tensors, got {type(outs).__name__}")
+    if not 1 <= len(outs) <= MAX_OUTPUTS:
+        raise ValueError(f"`outs` must hold 1 to {MAX_OUTPUTS} tensors, got {len(outs)}")
     batch, n_outs = x.shape[0], len(outs)
     for k, out in enumerate(outs):
         _check_tensor(f"outs[{k}]", out, x, shape=x.shape, dtypes=(outs[0].dtype,))
@@ -356,7 +360,8 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> N
 
 
 def _normals(size: Sequence[int], rng: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.ops.fastdiff_ops.random_normal.default(size, rng, dtype)
+    noise: Tensor = torch.ops.fastdiff_ops.random_normal.default(size, rng, dtype)
+    return noise
 
 
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:

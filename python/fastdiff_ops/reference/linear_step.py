@@ -294,8 +294,8 @@ def solver_step_backward(
 ) -> dict[str, Tensor | list[Tensor] | None]:
     """Return the gradients of `solver_step` for x, outs, anchor, history, coef, weights, elem and noise.
 
-    The step is linear in its tensors, so its gradient is the transposed step; clipping passes gradients where it
-    did not clip, and its scale counts as a constant. Sums over elements (coef, weights) are taken in float64.
+    The step is linear in its tensors, so its gradient is the transposed step; clipping passes gradients where
+    it did not clip, and its scale counts as a constant. Sums over elements (coef, weights) are taken in float64.
     """
     inputs = (x, outs, anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise, rng)
     s = _gather(*inputs, n_store, clip_mode, normals)
@@ -305,7 +305,8 @@ def solver_step_backward(
     for row in (ROW_X, ROW_S0, ROW_S1):
         into[ROW_A] = into[ROW_A] + s.coef[position(row, CORRECTED)] * into[row]
     columns = [
-        sum((s.coef[position(row, column)] * into[row] for row in range(4)), zero) for column in range(N_COLUMNS)
+        sum((s.coef[position(row, column)] * into[row] for row in range(4)), zero)
+        for column in range(N_COLUMNS)
     ]
     grad_m = columns[OUTPUT]
     grad_u = s.coef[D_U] * grad_m
@@ -340,9 +341,7 @@ def solver_step_backward(
         grad_history = torch.zeros_like(by_age).index_copy(0, slots, by_age).to(history.dtype)
     return {
         "x": (columns[STATE] + s.coef[D_X] * grad_m + s.coef[C_X] * grad_u).to(x.dtype),
-        "outs": [
-            (g * grad_o + e * grad_jump).to(o.dtype) for g, e, o in zip(s.g, s.e, outs, strict=True)
-        ],
+        "outs": [(g * grad_o + e * grad_jump).to(o.dtype) for g, e, o in zip(s.g, s.e, outs, strict=True)],
         "anchor": None if anchor is None else columns[ANCHOR].to(anchor.dtype),
         "history": grad_history,
         "coef": _coef_gradient(products, coef, step, mapped),
