@@ -2,5 +2,18 @@
 
 from .._coefficients import Row, pack_coef
 from .linear_step import solver_step, solver_step_
+from .quantile import abs_quantile
+from .random import PhiloxState, make_rng, rand, randn, resolve_seed
 
-__all__ = ["Row", "pack_coef", "solver_step", "solver_step_"]
+__all__ = [
+    "PhiloxState",
+    "Row",
+    "abs_quantile",
+    "make_rng",
+    "pack_coef",
+    "rand",
+    "randn",
+    "resolve_seed",
+    "solver_step",
+    "solver_step_",
+]

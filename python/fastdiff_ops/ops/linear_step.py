@@ -43,9 +43,9 @@ def solver_step(
 ) -> list[Tensor]:
     """Apply one row of a coefficient table in one pass; differentiable.
 
-    With o = sum_k g_k outs_k, u = c_x x + c_o o and m = d_x x + d_u clip(u) + d_h history[newest], each result
-    is a weighted sum of x, the anchor, m, noise and the stored values (`Row`); row A comes first and the others
-    may use it. A zero coefficient contributes nothing, whatever its tensor holds.
+    With o = sum_k g_k outs_k, u = c_x x + c_o o and m = d_x x + d_u clip(u) + d_h history[newest], each
+    result is a weighted sum of x, the anchor, m, noise and the stored values (`Row`); row A comes first and
+    the others may use it. A zero coefficient contributes nothing, whatever its tensor holds.
 
     Parameters
     ----------
@@ -94,8 +94,8 @@ def solver_step(
 
     Notes
     -----
-    float32 accumulation, float64 if `x` or `history` is float64; the terms of a row are accumulated with fma in
-    a fixed order, so results do not depend on device, SIMD level or thread count.
+    float32 accumulation, float64 if `x` or `history` is float64; the terms of a row are accumulated with fma
+    in a fixed order, so results do not depend on device, SIMD level or thread count.
 
     Examples
     --------

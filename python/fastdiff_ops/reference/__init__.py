@@ -5,5 +5,14 @@ Every kernel is tested against these. They also run where no kernel exists (MPS,
 """
 
 from .linear_step import solver_step, solver_step_, solver_step_backward
+from .quantile import abs_quantile
+from .random import random_normal, random_uniform
 
-__all__ = ["solver_step", "solver_step_", "solver_step_backward"]
+__all__ = [
+    "abs_quantile",
+    "random_normal",
+    "random_uniform",
+    "solver_step",
+    "solver_step_",
+    "solver_step_backward",
+]

@@ -35,6 +35,7 @@ from .._coefficients import (
     STATE,
     position,
 )
+from .random import random_normal
 
 ANCHOR_ROW = 2
 CLIP_STATIC, CLIP_DYNAMIC = 1, 2
@@ -188,12 +189,6 @@ def _evaluate(s: _Step) -> _Forward:
     return _Forward(o, jump, u, clipped, columns, rows)
 
 
-def _default_normals(size: Sequence[int], rng: Tensor, dtype: torch.dtype) -> Tensor:
-    from .random import random_normal
-
-    return random_normal(size, rng, dtype)
-
-
 def solver_step(
     x: Tensor,
     outs: Sequence[Tensor],
@@ -213,7 +208,7 @@ def solver_step(
 ) -> list[Tensor]:
     """Reference of `torch.ops.fastdiff_ops.solver_step`; see `fastdiff_ops.ops.solver_step`."""
     inputs = (x, outs, anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise, rng)
-    rows = _evaluate(_gather(*inputs, n_store, clip_mode, _default_normals)).rows
+    rows = _evaluate(_gather(*inputs, n_store, clip_mode, random_normal)).rows
     return _results(rows, x, history, n_store, anchor_mode)
 
 
@@ -250,7 +245,7 @@ def solver_step_(
 ) -> None:
     """Reference of `torch.ops.fastdiff_ops.solver_step_`; see `fastdiff_ops.ops.solver_step_`."""
     inputs = (x, outs, anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise, rng)
-    rows = _evaluate(_gather(*inputs, n_store, clip_mode, _default_normals)).rows
+    rows = _evaluate(_gather(*inputs, n_store, clip_mode, random_normal)).rows
     results = _results(rows, x, history, n_store, anchor_mode)
     if history is not None and n_store:
         _, slots = ring_slots(step, n_store, history.shape[0])
@@ -290,12 +285,13 @@ def solver_step_backward(
     rng: Tensor | None,
     n_store: int,
     clip_mode: int,
-    normals: NormalSource = _default_normals,
+    normals: NormalSource = random_normal,
 ) -> dict[str, Tensor | list[Tensor] | None]:
     """Return the gradients of `solver_step` for x, outs, anchor, history, coef, weights, elem and noise.
 
     The step is linear in its tensors, so its gradient is the transposed step; clipping passes gradients where
-    it did not clip, and its scale counts as a constant. Sums over elements (coef, weights) are taken in float64.
+    it did not clip, and its scale counts as a constant. Sums over elements (coef, weights) are taken in
+    float64.
     """
     inputs = (x, outs, anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise, rng)
     s = _gather(*inputs, n_store, clip_mode, normals)
