@@ -259,10 +259,10 @@ FD_HOST_DEVICE void step_tile(const StepArgs& a, const Coefficients<Acc>& c, Io&
         io.store_model_in(scaled);
     }
     io.store_x(row[kX]);
-    // In place, the anchor and S0 are about to overwrite what the later rows may still read.
+    // In place, the anchor and S1 are about to overwrite what the later rows may still read.
     if constexpr (AllRows) {
-        if (a.anchor_mode == kAnchorRow && a.n_store >= 1) row[kS0].settle();
-        if (a.n_store == 2) row[kS1].settle();
+        if (a.n_store == 2 || (a.n_store == 1 && a.anchor_mode == kAnchorRow)) row[kS0].settle();
+        if (a.n_store == 2 && a.anchor_mode == kAnchorRow) row[kS1].settle();
         if (a.anchor_mode == kAnchorRow) io.store_anchor(row[kA]);
         if (a.n_store == 2 && (a.ring == nullptr || c.stores(1))) io.store_history(1, row[kS1]);
     }
