@@ -34,7 +34,7 @@ def library() -> ctypes.CDLL:
         source = str(Path(__file__).with_name("bare_loop.c"))
         _run(compiler, "-O3", "-march=native", "-fopenmp", "-fPIC", "-c", source, "-o", built)
         try:
-            # left undefined, OpenMP is that of torch: one pool of threads, not two that spin against each other
+            # OpenMP left undefined is torch's: one pool of threads, not two that spin against each other
             _run(compiler, "-shared", built, "-o", shared)
             loaded = ctypes.CDLL(shared)
         except OSError:
@@ -60,7 +60,7 @@ def update(
     *,
     stream: bool,
 ) -> Callable[[], object]:
-    """A call of the loop on contiguous CPU tensors of one shape and dtype; (c_x, c_o, a, b, c) are its weights."""
+    """A call of the loop on contiguous CPU tensors of one shape and dtype; weights (c_x, c_o, a, b, c)."""
     function = getattr(library(), f"update_{_NAMES[x.dtype]}")
     aligned = all(tensor.data_ptr() % 64 == 0 for tensor in (x_next, m))
     tensors = (x, out, h, x_next, m)

@@ -32,13 +32,16 @@ class _Replay:
 
 
 def replayed_time() -> float:
-    """The timer that pytest-benchmark is given: it cannot interleave, so finished measurements are replayed to it."""
+    """The timer that pytest-benchmark is given.
+
+    It cannot let competitors take turns, so finished measurements are replayed to it.
+    """
     return _Replay.now
 
 
 @pytest.fixture
 def record(benchmark: Any) -> Record:
-    """Hand one competitor's samples of a contest to pytest-benchmark, which keeps statistics and writes the JSON."""
+    """Hand one competitor's samples to pytest-benchmark, which makes statistics and writes the JSON."""
 
     def replay(contest: Contest, name: str, group: str, **info: Any) -> None:
         if name not in contest.samples:
@@ -107,4 +110,5 @@ def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_
     output_json["commit_info"] = {key: commit.get(key) for key in ("id", "time", "dirty")}
     for benchmark in output_json["benchmarks"]:
         benchmark["stats"].pop("data", None)
-        benchmark.pop("options", None)
+        for repeated in ("options", "params", "param", "fullname"):
+            benchmark.pop(repeated, None)

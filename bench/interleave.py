@@ -1,7 +1,8 @@
 """Competitors that take turns: whatever the machine does meanwhile hits all of them alike.
 
-A round gives every competitor one turn, beginning with another one each time; a turn is an untimed call and then as many
-timed ones as make the clock's own cost negligible. Two competitors are compared by the median of their ratios in each round.
+A round gives every competitor one turn, beginning with another one each time; a turn is an untimed call and
+then as many timed ones as make the clock's own cost negligible. Two competitors are compared by the median of
+their ratios in each round.
 """
 
 from __future__ import annotations
@@ -47,7 +48,10 @@ class Competitor:
 class Clock(Protocol):
     """Times a number of calls."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What it counts."""
+        ...
 
     def __call__(self, call: Callable[[], object], times: int) -> float:
         """Seconds that `times` calls take."""
@@ -56,7 +60,7 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class HostClock:
-    """A clock of the host: wall time, or the processor time of this thread, which other processes do not lengthen."""
+    """Wall time, or the processor time of this thread, which does not run while others have the core."""
 
     name: str
     now: Callable[[], float]
@@ -85,7 +89,7 @@ class CudaClock:
             call()
         end.record()
         end.synchronize()
-        return begin.elapsed_time(end) * 1e-3
+        return float(begin.elapsed_time(end)) * 1e-3
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ class Effort:
 
 
 QUICK = Effort(seconds=1.0, min_rounds=4, max_rounds=100, turn=5e-4)
-FULL = Effort(seconds=6.0, min_rounds=9, max_rounds=400)
+FULL = Effort(seconds=5.0, min_rounds=9, max_rounds=400)
 
 
 @dataclass

@@ -22,13 +22,15 @@ RATIOS = {
     "k-diffusion": ("k-diffusion",),
 }
 PLOTTED = {
-    "diffusers": (("diffusers",), "#4c72b0", "o"),
-    "k-diffusion": (("k-diffusion",), "#937860", "v"),
-    "eager PyTorch": (("eager",), "#dd8452", "s"),
-    "torch.compile": (COMPILED[:1], "#55a868", "D"),
-    "torch.compile, outputs given": (COMPILED[1:], "#9fd0ab", "D"),
-    "bare C loop": (BARE, "#222222", "_"),
+    "diffusers": (("diffusers",), "#4c72b0"),
+    "k-diffusion": (("k-diffusion",), "#937860"),
+    "eager PyTorch": (("eager",), "#dd8452"),
+    "torch.compile": (COMPILED[:1], "#55a868"),
+    "torch.compile, outputs given": (COMPILED[1:], "#9fd0ab"),
+    "bare C loop": (BARE, "#222222"),
 }
+
+LOW, HIGH, TICKS = 0.1, 150.0, (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # of the plot
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,15 @@ def sde(cases: Cases) -> str:
             times = peer.median / line.median if peer else None
             info = line.info
             rows.append(
-                [threads, shape, dtype, line.median * 1e6, info["times_fused"], info["ns_per_normal"], times]
+                [
+                    threads,
+                    shape,
+                    dtype,
+                    line.median * 1e6,
+                    info["times_fused"],
+                    info.get("ns_per_normal"),
+                    times,
+                ]
             )
     head = [
         "threads",
@@ -219,13 +229,20 @@ def markdown(path: Path) -> str:
     gpus = "; ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
     build = machine["build"]
+    family, model = machine["cpu_family_model"]
+    conditions = [
+        f"{machine['cpu']} (family {family}, model {model}), {machine['threads']} threads, {gpus}",
+        f"commit {str(content['commit_info']['id'])[:12]}",
+        f"torch {machine['torch']['version']}, {packages}",
+        f"{build.get('compiler')}, SIMD {build.get('simd')}",
+    ]
     parts = [
         f"# Benchmarks, {content['datetime'][:10]}",
-        f"{machine['cpu']} (family, model: {machine['cpu_family_model']}), {machine['threads']} threads, {gpus}; "
-        f"commit {str(content['commit_info']['id'])[:12]}; torch {machine['torch']['version']}, {packages}; "
-        f"{build.get('compiler')}, SIMD {build.get('simd')}" + ("; quick run" if machine["quick"] else ""),
-        "Medians of interleaved rounds. A ratio is the median of the ratios in each round: x is how many times as long "
-        "as the fused update; GB/s and the shares of copies count the bytes that the job has to move. README.md explains.",
+        "; ".join(conditions) + ("; **quick run**" if machine["quick"] else ""),
+        "Medians of interleaved rounds. A ratio is the median of the ratios in each round: x is how many "
+        "times as long as the fused update. GB/s and the shares of copies count the bytes that the job must "
+        "move. "
+        "[How to read this](../README.md).",
         "## Aims",
         aims(updates, loops),
     ]
@@ -254,15 +271,13 @@ def plot(path: Path) -> None:
     columns = list(dict.fromkeys(case[0] for case in cases))
     rows = list(dict.fromkeys(case[1] for case in cases))
     size = (6.2 * len(columns) + 0.6, 2.9 * len(rows) + 1.2)
-    figure, axes = plt.subplots(
-        len(rows), len(columns), figsize=size, sharex="col", sharey=True, squeeze=False
-    )
+    figure, axes = plt.subplots(len(rows), len(columns), figsize=size, sharey=True, squeeze=False)
     for r, dtype in enumerate(rows):
         for c, threads in enumerate(columns):
             axis = axes[r][c]
             shapes = [shape for t, d, shape in cases if (t, d) == (threads, dtype)]
             width = 0.84 / len(PLOTTED)
-            for k, (label, (names, colour, _)) in enumerate(PLOTTED.items()):
+            for k, (label, (names, colour)) in enumerate(PLOTTED.items()):
                 values = [ratio(cases[threads, dtype, shape], names) for shape in shapes]
                 bars = [
                     (i + (k - (len(PLOTTED) - 1) / 2) * width, v)
@@ -280,7 +295,7 @@ def plot(path: Path) -> None:
                 for x, v in bars:
                     axis.annotate(
                         f"{v:.2g}" if v < 9.95 else f"{v:.0f}",
-                        (x, v),
+                        (x, min(max(v, LOW * 1.2), HIGH / 1.2)),
                         xytext=(0, 2 if v >= 1 else -2),
                         textcoords="offset points",
                         ha="center",
@@ -289,8 +304,8 @@ def plot(path: Path) -> None:
                     )
             axis.axhline(1.0, color="#c44e52", linewidth=1.2)
             axis.set_yscale("log")
-            axis.set_ylim(0.3, 120)
-            axis.set_yticks([0.5, 1, 2, 5, 10, 20, 50, 100], ["0.5", "1", "2", "5", "10", "20", "50", "100"])
+            axis.set_ylim(LOW, HIGH)
+            axis.set_yticks(TICKS, [f"{v:g}" for v in TICKS])
             axis.minorticks_off()
             axis.grid(axis="y", color="#dddddd", linewidth=0.6)
             axis.set_axisbelow(True)
@@ -301,7 +316,7 @@ def plot(path: Path) -> None:
                 [tick(shape, cases[threads, dtype, shape]) for shape in shapes],
                 fontsize=8,
             )
-            axis.tick_params(axis="x", labelbottom=True, length=0)
+            axis.tick_params(axis="x", length=0)
     figure.supylabel("time / time of the fused update", fontsize=10)
     machine = json.loads(path.read_text())["machine_info"]
     device = machine["gpus"][0]["name"] if columns == ["cuda"] else machine["cpu"]

@@ -22,6 +22,7 @@ SHAPES = {
 }
 CUDA_SHAPES = {"2^18": (4, 4, 128, 128), "2^26": (64, 16, 256, 256), "2^27": (128, 16, 256, 256)}
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+MANY = 1 << 14  # elements, of which the cost of one can be told
 COMPETITORS = (
     FUSED,
     "fused, checked",
@@ -69,7 +70,7 @@ def test_update(
     if key not in contests:
         with threads(n_threads):
             contests[key] = run(case, THREAD_CPU if n_threads == 1 else WALL, effort)
-    group = f"update [{', '.join(map(str, case.shape))}] {dtype}, {n_threads} thread{'s' if n_threads > 1 else ''}"
+    group = f"update {list(case.shape)} {dtype}, threads: {n_threads}"
     info = {"job": "update", "shape": shape, "dtype": dtype, "threads": n_threads}
     record(contests[key], competitor, group, **info, **judged(contests[key], competitor, case))
 
@@ -116,7 +117,7 @@ def judged(contest: Contest, name: str, case: Case) -> dict[str, Any]:
     quartiles = statistics.quantiles(contest.ratios(name, FUSED), n=4)
     info["times_fused"] = significant(quartiles[1])
     info["times_fused_quartiles"] = [significant(q) for q in quartiles[::2]]
-    if name == FUSED_SDE:
+    if name == FUSED_SDE and case.numel >= MANY:
         pairs = zip(contest.samples[FUSED_SDE], contest.samples[FUSED], strict=True)
         info["ns_per_normal"] = significant(statistics.median(a - b for a, b in pairs) / case.numel * 1e9)
     if contest.competitors[name].note:

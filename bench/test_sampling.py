@@ -1,4 +1,4 @@
-"""What the loop of `sample` costs beside the network: a model that costs nothing, on latents that cost next to nothing."""
+"""What the loop of `sample` costs beside the network: a model that costs nothing, on small latents."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_loop(
     }
     if DIFFUSERS in contest.samples and line in contest.samples:
         info["times_diffusers_step"] = significant(contest.median(line) / contest.median(DIFFUSERS))
-    record(contest, line, f"loop of sample [{', '.join(map(str, SHAPES[shape]))}], {device}", **info)
+    record(contest, line, f"loop of sample {list(SHAPES[shape])}, {device}", **info)
 
 
 def run(case: Case, clock: Clock, effort: Effort) -> Contest:
@@ -82,7 +82,7 @@ def diffusers(x: Tensor, out: Tensor) -> list[Competitor]:
         from diffusers import DPMSolverMultistepScheduler
     except ImportError:
         return []
-    scheduler = DPMSolverMultistepScheduler(**BETAS)
+    scheduler: Any = DPMSolverMultistepScheduler(**BETAS)
     scheduler.set_timesteps(N_STEPS, device=x.device)
 
     def model(x: Tensor, t: Tensor) -> Tensor:

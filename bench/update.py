@@ -1,7 +1,8 @@
 """One DPM-Solver++(2M) update in the middle of a trajectory, done by everybody.
 
-Given are the state x, the network's output (noise prediction) and the stored x0 of the step before; wanted are the next
-state and the x0 to store. Coefficients are the same for all: 25 steps on Stable Diffusion's betas, step 12.
+Given are the state x, the network's output (noise prediction) and the stored x0 of the step before; wanted
+are the next state and the x0 to store. Coefficients are the same for all: Stable Diffusion's betas, step 12
+of 25.
 """
 
 from __future__ import annotations
@@ -232,7 +233,7 @@ class Update:
 
 
 def make_solver(name: str) -> SolverTable:
-    """A solver on Stable Diffusion's betas and diffusers' default spacing, for a network that predicts noise."""
+    """A solver on Stable Diffusion's betas and diffusers' default spacing, bound to noise prediction."""
     schedule = Discrete.from_table("scaled_linear", beta_start=0.00085, beta_end=0.012, reading="diffusers")
     return make_table(name, schedule, timesteps(schedule, N_STEPS, "linspace", "dpm")).bind("eps")
 

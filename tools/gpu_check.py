@@ -103,7 +103,7 @@ def benchmark(limit: float) -> tuple[Stage, list[dict[str, Any]]]:
     """Run the benchmarks that use the GPU; return the stage and one dictionary a benchmark."""
     results = OUT / "bench_results.json"
     results.unlink(missing_ok=True)
-    arguments = ["-q", "-m", "gpu", f"--benchmark-json={results}", "bench"]
+    arguments = ["-q", "-m", "gpu", "--quick", f"--benchmark-json={results}", "bench"]
     stage = run_pytest("bench", [], arguments, limit)
     if not results.exists() or results.stat().st_size == 0:
         return stage, []
