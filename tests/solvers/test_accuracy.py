@@ -82,7 +82,7 @@ def test_problem_matches_its_reference_values() -> None:
         assert float(x.square().sum()) == pytest.approx(squares, abs=2e-8)
 
 
-@pytest.mark.parametrize(("problem", "name", "variant"), GOLDEN, ids="-".join)
+@pytest.mark.parametrize(("problem", "name", "variant"), GOLDEN, ids=str)
 def test_golden_errors(problem: str, name: str, variant: str) -> None:
     options = {"variant": variant} if variant else {}
     for n, expected in zip((5, 10, 20, 40), GOLDEN[problem, name, variant], strict=True):

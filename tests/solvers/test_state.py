@@ -112,9 +112,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
     path = tmp_path / "weights.safetensors"
     save_file({"x": torch.zeros(2)}, path)
-    with pytest.raises(
-        ValueError, match=r"`path` must be a file with format .*TrajectoryState', got None"
-    ):
+    with pytest.raises(ValueError, match=r"`path` must be a file with format .*TrajectoryState', got None"):
         TrajectoryState.load(path)
 
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from fastdiff_ops.ops.linear_step import ANCHOR_MODES, CLIP_MODES
 
 from .memory import dense, empty_like
-from .table import Packed, SolverTable
+from .packing import Packed
+from .table import SolverTable
 
 # number, network input, times, state, mode and, in this order, the operator's arguments
 # (x_out, anchor, history, model_in, coef, step, weights, elem, elem_map)

@@ -81,7 +81,8 @@ class Inpainting:
             if value.device != x.device:
                 raise ValueError(f"`{name}` must be on the device of `x`, {x.device}, got {value.device}")
         self.image, self.mask = image.to(x.dtype), mask.to(x.dtype)
-        assert rng is not None
+        if rng is None:
+            raise ValueError("`inpaint_mask` needs a run that was started with one")
         self.rng = rng
 
     def blend(self, x: Tensor, alpha: float, sigma: float, draw: int) -> Tensor:

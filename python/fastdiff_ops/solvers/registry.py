@@ -65,6 +65,15 @@ def solver(name: str, **bound: Any) -> Callable[[Builder], Builder]:
 
     The generator's keyword-only parameters are the options of `make_table`. Keywords given here fix its other
     parameters and replace defaults of its options, so one generator can serve several names.
+
+    Notes
+    -----
+    A solver is what its rows say, and no more is needed than::
+
+        @solver("euler")
+        def euler(grid):
+            for s, t in grid.steps():
+                yield Call(s, t, "velocity", Row(state=1.0, output=t.sigma - s.sigma))
     """
 
     def register(build: Builder) -> Builder:

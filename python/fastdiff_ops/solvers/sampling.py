@@ -283,6 +283,9 @@ def _prepare(
     guidance = (state.guidance_scale, uncond_kwargs, settings["guidance_batching"])
     branches = Branches(model, x, model_kwargs, *guidance, scaled=packed.scaled)
     coef = table.coefficients(clip=settings["clip"], clip_value=settings["clip_value"])
+    limits = (settings["clip_quantile"], settings["clip_value"], settings["clip_cap"])
+    if settings["clip"] == "dynamic":
+        _check_limits(*limits)
     history = None
     if state.history is not None:
         history = ring_like(x, state.history)
@@ -307,10 +310,17 @@ def _prepare(
         elem_map=None if packed.elem_map is None else packed.elem_map.to(device),
         rng=None if state.rng is None else at_draw(state.rng, FIRST_EVALUATION),
         clip=settings["clip"],
-        clip_limits=(settings["clip_quantile"], settings["clip_value"], settings["clip_cap"]),
+        clip_limits=limits,
         blend=None,
         watch=None,
     )
+
+
+def _check_limits(quantile: float, floor: float, cap: float) -> None:
+    if not 0.0 <= quantile <= 1.0:
+        raise ValueError(f"`clip_quantile` must lie in [0, 1], got {quantile}")
+    if not cap >= floor:
+        raise ValueError(f"`clip_cap` must be at least `clip_value` = {floor}, got {cap}")
 
 
 def _inpaint(run: Run, state: TrajectoryState, inpainting: Inpainting) -> None:

@@ -12,29 +12,23 @@ import numpy.typing as npt
 import torch
 
 from fastdiff_ops._coefficients import (
-    ANCHOR,
     CLIP_BOUND,
-    HISTORY,
-    MAX_HISTORY,
-    N_COLUMNS,
-    N_ROWS,
     NOISE,
     ROW_A,
     ROW_S0,
     ROW_X,
-    STATE,
     Row,
-    pack_coef,
 )
 from fastdiff_ops.schedules import PREDICTION_TYPES, NoiseSchedule
+
+from .packing import Packed, pack
+from .validation import validate
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = npt.NDArray[np.float64]
-TARGETS = ("x0", "eps", "velocity")
 CLIP_MODES = (None, "static", "dynamic")
-ANCHOR_MODES = ("same", "keep", "row")
 _ARRAYS = ("t", "t_next", "t_eval", "c_in", "rows", "jump", "conv", "elem")
 
 
@@ -122,9 +116,9 @@ class SolverTable:
                 array.setflags(write=False)
                 object.__setattr__(self, name, array)
         object.__setattr__(self, "options", dict(self.options))
-        _validate(self)
+        validate(self)
         if self.prediction_type is not None:
-            object.__setattr__(self, "packed", _pack(self))
+            object.__setattr__(self, "packed", pack(self))
 
     def __len__(self) -> int:
         """Number of model evaluations."""
@@ -257,10 +251,10 @@ class SolverTable:
             return self.packed.direct
         if self.packed.by_x0 is None:
             raise ValueError("`clip` needs a conversion by way of x0, which divides by zero at sigma = 0")
+        if not clip_value > 0:
+            raise ValueError(f"`clip_value` must be positive, got {clip_value}")
         coef = self.packed.by_x0.clone()
         if clip == "static":
-            if not clip_value > 0:
-                raise ValueError(f"`clip_value` must be positive, got {clip_value}")
             coef[:, :, CLIP_BOUND] = clip_value
         return coef
 
@@ -298,132 +292,7 @@ class SolverTable:
         return to_figure(self)
 
 
-@dataclass(frozen=True)
-class Packed:
-    """A bound table in the form that the sampling loop reads."""
-
-    direct: torch.Tensor  # float64 [E, 1, 64]
-    by_x0: torch.Tensor | None  # the same rows with a conversion that passes x0, for clipping
-    t_eval: torch.Tensor  # float64 [E]
-    noisy: bool
-    uses_anchor: tuple[bool, ...]
-    scaled: bool  # whether the network's input is scaled
-    c_in: tuple[float, ...]
-    alpha: float  # of the first state
-    sigma: float
-    levels: tuple[tuple[float, float], ...]  # alpha and sigma of each X
-    elem: torch.Tensor | None
-    elem_map: torch.Tensor | None
-
-
 def _same(a: Any, b: Any) -> bool:
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return np.array_equal(a, b)
     return type(a) is type(b) and bool(a == b)
-
-
-def _pack(table: SolverTable) -> Packed:
-    prediction = str(table.prediction_type)
-    rows = _without_aliases(table)
-    to_x0 = _conversion_to_x0(table, prediction)
-    shared: dict[str, Any] = {"c_in": np.append(table.c_in[1:], 1.0)}
-    if to_x0 is not None:
-        shared["jump"] = table.jump * to_x0[:, 1]
-    by_x0 = None
-    if to_x0 is not None and (post := _conversion_from_x0(table)) is not None:
-        by_x0 = torch.from_numpy(pack_coef(rows, to_x0, post=post, **shared))
-    assert table.conv is not None
-    return Packed(
-        direct=torch.from_numpy(pack_coef(rows, table.conv, **shared)),
-        by_x0=by_x0,
-        t_eval=torch.from_numpy(table.t_eval.copy()),
-        noisy=bool(table.noise.any()),
-        uses_anchor=tuple(bool(row[:, ANCHOR].any()) for row in rows),
-        scaled=bool(np.any(table.c_in != 1.0)),
-        c_in=tuple(table.c_in.tolist()),
-        alpha=float(table.alpha[0]),
-        sigma=float(table.sigma[0]),
-        levels=tuple(zip(table.alpha_next.tolist(), table.sigma_next.tolist(), strict=True)),
-        elem=None if table.elem is None else torch.from_numpy(table.elem.copy()),
-        elem_map=None if table.elem is None else torch.tensor(table.elem_map),
-    )
-
-
-def _without_aliases(table: SolverTable) -> Array:
-    """The rows with the anchor's weights moved to the state where the two are one tensor."""
-    rows: Array = np.array(table.rows)
-    for e in range(len(table)):
-        if e == 0 or table.anchor[e - 1] == "same":
-            rows[e, :, STATE] += rows[e, :, ANCHOR]
-            rows[e, :, ANCHOR] = 0.0
-    return rows
-
-
-def _conversion_to_x0(table: SolverTable, prediction: str) -> Array | None:
-    try:
-        return np.stack(table.schedule.conversion(table.t, prediction, "x0"), axis=-1)
-    except ValueError:  # a velocity or noise model may be usable where x0 is out of reach
-        return None
-
-
-def _conversion_from_x0(table: SolverTable) -> Array | None:
-    """(d_x, d_u, d_h) with target = d_x x + d_u x0, per evaluation."""
-    post = np.zeros((len(table), 3))
-    for e, (t, target) in enumerate(zip(table.t, table.target, strict=True)):
-        try:
-            post[e, :2] = table.schedule.conversion(float(t), "x0", target)
-        except ValueError:
-            return None
-    return post
-
-
-def _validate(table: SolverTable) -> None:
-    n = len(table.t) if table.t.ndim == 1 else 0
-    if n < 1:
-        raise ValueError(f"`t` must hold at least one evaluation in one dimension, got shape {table.t.shape}")
-    if not isinstance(table.schedule, NoiseSchedule):
-        raise TypeError(f"`schedule` must be a NoiseSchedule, got {type(table.schedule).__name__}")
-    shapes = dict.fromkeys(("t", "t_next", "t_eval", "c_in", "jump"), (n,))
-    for name, shape in (shapes | {"rows": (n, N_ROWS, N_COLUMNS), "conv": (n, 2)}).items():
-        array = getattr(table, name)
-        if array is None:
-            continue
-        if array.shape != shape:
-            raise ValueError(f"`{name}` must have shape {shape}, got {array.shape}")
-        if not np.isfinite(array).all():
-            bad = int(np.flatnonzero(~np.isfinite(array.reshape(n, -1)).all(axis=1))[0])
-            raise ValueError(f"`{name}` must be finite, but evaluation {bad} is not")
-    for name, allowed in (("target", TARGETS), ("anchor", ANCHOR_MODES)):
-        values = getattr(table, name)
-        if len(values) != n or not set(values) <= set(allowed):
-            raise ValueError(f"`{name}` must hold {n} of {', '.join(allowed)}, got {values}")
-    if (table.prediction_type is None) != (table.conv is None):
-        raise ValueError("`prediction_type` and `conv` go together: use `bind`")
-    if table.elem is not None and (table.elem.ndim < 2 or table.elem.shape[1] != len(table.elem_map)):
-        raise ValueError(
-            f"`elem` must have shape [1 or E, {len(table.elem_map)}, ...], got {table.elem.shape}"
-        )
-    if not 0 <= table.n_store <= 2:
-        raise ValueError(f"`n_store` must be 0, 1 or 2, got {table.n_store}")
-    if not 0 <= table.n_hist <= MAX_HISTORY or (table.n_store and table.n_hist % table.n_store):
-        raise ValueError(
-            f"`n_hist` must be a multiple of `n_store` = {table.n_store} <= {MAX_HISTORY}, got {table.n_hist}"
-        )
-    _validate_reads(table)
-
-
-def _validate_reads(table: SolverTable) -> None:
-    """Rows may read only what exists."""
-    stored: set[int] = set()
-    for e, rows in enumerate(table.rows):
-        if rows[ROW_A].any() and table.anchor[e] != "row":
-            raise ValueError(f"`rows` of evaluation {e} have a row A, but `anchor` is {table.anchor[e]!r}")
-        if rows[ROW_S0 + table.n_store :].any():
-            raise ValueError(f"`rows` of evaluation {e} store more than `n_store` = {table.n_store} values")
-        for age in np.flatnonzero(np.any(rows[:, HISTORY:] != 0, axis=0)):
-            if age >= table.n_hist or e * table.n_store - 1 - int(age) not in stored:
-                raise ValueError(f"`rows` of evaluation {e} read history age {age}, which holds nothing")
-        # an element coefficient may be all that a stored row consists of
-        stored |= {
-            e * table.n_store + k for k in range(table.n_store) if table.elem_map or rows[ROW_S0 + k].any()
-        }

@@ -1,0 +1,103 @@
+"""Every bad argument of `sample` is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from fastdiff_ops.schedules import VE, Discrete, FlowMatching, timesteps
+from fastdiff_ops.solvers import make_table, sample
+from solver_runs import TS, VP, X, network, run
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        ({"x": torch.zeros(2, 3, dtype=torch.int64)}, TypeError, "`x` must be float16.*got torch.int64"),
+        ({"x": torch.zeros(2, 3, dtype=torch.complex64)}, TypeError, "`x` must be float16"),
+        ({"x": torch.tensor(1.0)}, ValueError, "`x` must have a batch axis"),
+        ({"x": None}, ValueError, "give either `x` .* or `init_image`"),
+        ({"init_image": X}, ValueError, "give either `x` .* or `init_image`"),
+        ({"x": X, "dtype": torch.float64}, ValueError, "`dtype` and `device` are for a shape"),
+        ({"x": (2, 3), "dtype": torch.int32}, TypeError, "`x` must be float16"),
+        ({"strength": 0.5}, ValueError, "`strength` needs `init_image`"),
+        ({"x": None, "init_image": X, "strength": 0.5}, ValueError, "`strength` goes with a solver's name"),
+        ({"num_steps": 5}, ValueError, "`num_steps` goes with a solver's name"),
+        ({"prediction_type": None}, ValueError, "`prediction_type` must be given"),
+        ({"prediction_type": "epsilon"}, ValueError, "`prediction_type` must be one of eps, x0"),
+        ({"clip": "hard"}, ValueError, "`clip` must be None, 'static' or 'dynamic'"),
+        ({"clip": "static", "clip_value": -1.0}, ValueError, "`clip_value` must be positive"),
+        ({"clip": "dynamic", "clip_value": 0.0}, ValueError, "`clip_value` must be positive"),
+        ({"clip": "dynamic", "clip_quantile": 1.1}, ValueError, "`clip_quantile` must lie"),
+        ({"clip": "dynamic", "clip_cap": 0.5}, ValueError, "`clip_cap` must be at least `clip_value` = 1.0"),
+        ({"guidance_scale": 2.0}, ValueError, "`guidance_scale` needs `uncond_kwargs`"),
+        ({"uncond_kwargs": {}}, ValueError, "`uncond_kwargs` has no effect without `guidance_scale`"),
+        ({"guidance_batching": "both"}, ValueError, "`guidance_batching` must be one of concat, two_calls"),
+        ({"inpaint_image": X}, ValueError, "`inpaint_image` and `inpaint_mask` go together"),
+        (
+            {"inpaint_image": X, "inpaint_mask": torch.ones(7)},
+            ValueError,
+            r"`inpaint_mask` must be broadcastable to \(3, 4, 5, 5\), got \(7,\)",
+        ),
+        ({"seed": "zero"}, TypeError, "`seed`"),
+        ({"seed": [1, 2]}, ValueError, "`seed`"),
+        ({"sample_ids": [1, 2]}, ValueError, "`sample_ids`"),
+        ({"model": lambda x, t: (x,)}, TypeError, r"`model` must return a Tensor, got tuple; .*\.sample"),
+        (
+            {"model": lambda x, t: torch.cat([x, x], 1)},
+            ValueError,
+            r"`model` must return .*\(3, 4, 5, 5\), got \(3, 8, 5, 5\); a network that also",
+        ),
+        ({"model": lambda x, t: x[:2]}, ValueError, r"got \(2, 4, 5, 5\)$"),
+        ({"model": lambda x, t: x.to("meta")}, ValueError, "`model` must return a tensor on cpu, got meta"),
+    ],
+)
+def test_bad_input(kwargs: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        run("dpmpp_2m_sde", **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("table", "kwargs", "error", "message"),
+    [
+        ("dpm", {}, ValueError, "unknown solver 'dpm'; known are ddim"),
+        ("ddim", {"schedule": None}, ValueError, "needs `schedule` and `num_steps`"),
+        ("ddim", {"num_steps": None}, ValueError, "needs `schedule` and `num_steps`"),
+        ("ddim", {"num_steps": 0}, ValueError, "`n` must be at least 1"),
+        ("ddim", {"spacing": "cubic"}, ValueError, "`spacing` must be one of"),
+        ("ddim", {"solver_options": {"order": 2}}, TypeError, "'ddim' has no option order"),
+        ("ddim", {"x": None, "init_image": X, "strength": 0.0}, ValueError, "`strength` must lie in"),
+        ("ddim", {"x": None, "init_image": X, "strength": 0.1}, ValueError, "leave at least one of 6 steps"),
+        (
+            7,
+            {"schedule": None, "num_steps": None},
+            TypeError,
+            "`table` must be a SolverTable or a solver's name",
+        ),
+    ],
+)
+def test_bad_input_by_name(table: Any, kwargs: dict, error: type[Exception], message: str) -> None:
+    arguments: dict[str, Any] = {"x": X, "schedule": VP, "num_steps": 6, "prediction_type": "v", **kwargs}
+    with pytest.raises(error, match=message):
+        sample(network, arguments.pop("x"), table, **arguments)
+
+
+def test_table_bound_to_another_type() -> None:
+    table = make_table("ddim", VP, TS).bind("eps")
+    with pytest.raises(ValueError, match="`prediction_type` is 'v', the table is bound to 'eps'"):
+        run(table)
+    assert torch.equal(run(table, prediction_type=None), run(table, prediction_type="eps"))
+
+
+def test_defaults_by_name() -> None:
+    for schedule, spacing, options in [
+        (VP, "logSNR", {}),
+        (VE(), "karras", {"final_sigma": "zero"}),
+        (FlowMatching(), "time_uniform", {}),
+        (Discrete.from_table("linear", reading="diffusers"), "trailing", {"family": "dpm"}),
+    ]:
+        kind = "velocity" if isinstance(schedule, FlowMatching) else "x0"
+        by_name = sample(network, X, "dpmpp_2m", schedule=schedule, num_steps=5, prediction_type=kind)
+        table = make_table("dpmpp_2m", schedule, timesteps(schedule, 5, spacing, **options))
+        assert torch.equal(by_name, run(table, prediction_type=kind))
