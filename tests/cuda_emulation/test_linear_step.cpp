@@ -317,8 +317,8 @@ FD_TEST(grid_stride_and_empty_calls) {
         check(k, 8);
         k.noise = 0;
     }
-    k.batch = 70, k.sample = 3, k.per_sample = true,
-    k.noise = 3;  // more samples with numbers of their own than blocks
+    k.batch = 300, k.sample = 3, k.per_sample = true,
+    k.noise = 3;  // a block serves several samples
     check(k, 9);
     k.batch = 0;
     check(k, 10);
