@@ -48,8 +48,7 @@ class Branches:
         if guidance_scale is None:
             if uncond_kwargs is not None:
                 raise ValueError("`uncond_kwargs` has no effect without `guidance_scale`")
-            one = _checked(model, x, cond, 1, scaled)
-            self.evaluate = lambda x, t: [one(x, t)]
+            self.evaluate = _checked(model, x, cond, 1, scaled)
             return
         if uncond_kwargs is None:
             raise ValueError("`guidance_scale` needs `uncond_kwargs`, the arguments without the condition")
@@ -57,7 +56,7 @@ class Branches:
         uncond, batch = {**cond, **uncond_kwargs}, x.shape[0]
         if batching == "two_calls":
             with_cond, without = _checked(model, x, cond, 1, scaled), _checked(model, x, uncond, 1, scaled)
-            self.evaluate = lambda x, t: [without(x, t), with_cond(x, t)]
+            self.evaluate = lambda x, t: without(x, t) + with_cond(x, t)
             return
         if missing := uncond_kwargs.keys() - cond.keys():
             raise ValueError(
@@ -68,7 +67,7 @@ class Branches:
         both = _checked(model, x, _merge(uncond, cond, batch, "uncond_kwargs"), 2, scaled=True)
 
         def halves(x: Tensor, t: Tensor) -> list[Tensor]:
-            out = both(x, t)
+            out = both(x, t)[0]
             return [out[:batch], out[batch:]]
 
         self.evaluate = halves
@@ -87,17 +86,17 @@ def _guidance_weights(scale: Tensor, x: Tensor) -> Tensor:
 
 def _checked(
     model: Model, x: Tensor, kwargs: Mapping[str, Any], copies: int, scaled: bool
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """The model, with its output checked; it is also cast where the step writes the next network input."""
+) -> Callable[[Tensor, Tensor], list[Tensor]]:
+    """The model, returning a list of one checked output, cast where the step writes the network's input."""
     shape = torch.Size([copies * x.shape[0], *x.shape[1:]])
     device, dtype = x.device, x.dtype
 
-    def call(net_in: Tensor, t: Tensor) -> Tensor:
+    def call(net_in: Tensor, t: Tensor) -> list[Tensor]:
         out = model(net_in, t, **kwargs)
         if not isinstance(out, Tensor) or out.shape != shape or out.device != device:
             _refuse(out, shape, device)
         # the step writes that input in the dtype of the outputs, and x is what the network was given
-        return out.to(dtype) if scaled and out.dtype != dtype else out
+        return [out.to(dtype) if scaled and out.dtype != dtype else out]
 
     return call
 

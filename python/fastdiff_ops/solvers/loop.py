@@ -104,9 +104,9 @@ def _plan(run: Run) -> list[Evaluation]:
         model_in = dense(run.network_input(run.x, run.start))
     buffers: list[Tensor] = []
 
-    def buffer(*busy: Tensor | None) -> Tensor:
+    def buffer(x: Tensor, anchor: Tensor | None) -> Tensor:
         for candidate in buffers:
-            if all(candidate is not tensor for tensor in busy):
+            if candidate is not x and candidate is not anchor:
                 return candidate
         buffers.append(empty_like(run.x))
         return buffers[-1]
@@ -116,7 +116,7 @@ def _plan(run: Run) -> list[Evaluation]:
     for e in range(run.start, len(run.table)):
         mode = run.table.anchor[e]
         if mode == "row" and anchor is None:
-            anchor = buffer(x)
+            anchor = buffer(x, None)
         elif mode == "keep" and anchor is None:
             anchor = x
         x_out = buffer(x, anchor)
