@@ -95,10 +95,10 @@ struct DenseOrder {
     }
 
     bool holds(const Tensor& t, int leading = 0) const {
+        if (t.numel() == 0) return true;
         const auto sizes = t.sizes(), strides_now = t.strides();
         const auto wanted = strides(sizes, leading);
         for (size_t d = 0; d < sizes.size(); ++d) {
-            if (sizes[d] == 0) return true;
             if (sizes[d] != 1 && strides_now[d] != wanted[d]) return false;
         }
         return true;

@@ -77,6 +77,7 @@ template <class Acc>
 struct Coefficients {
     Acc value[kCoef], g[kMaxOuts], e[kMaxOuts], clip_scale;
     uint32_t used[kRows];  // bit c: column c has a weight in this row
+    uint32_t columns;      // bit c: in any row
     int8_t elem_of[kCoef + kRows];
     int head;
     uint64_t seed, row;
@@ -84,9 +85,7 @@ struct Coefficients {
     bool valid;  // the step index lies inside the table
 
     FD_HOST_DEVICE bool stores(int k) const { return used[kS0 + k] != 0 || elem_of[kCoef + kS0 + k] >= 0; }
-    FD_HOST_DEVICE bool column_used(int column) const {
-        return ((used[kX] | used[kA] | used[kS0] | used[kS1]) >> column & 1u) != 0;
-    }
+    FD_HOST_DEVICE bool column_used(int column) const { return (columns >> column & 1u) != 0; }
     FD_HOST_DEVICE bool active(int k) const { return value[k] != Acc(0) || elem_of[k] >= 0; }
 };
 
@@ -149,6 +148,15 @@ FD_HOST_DEVICE uint32_t used_columns(const StepArgs& a, const Coefficients<Acc>&
         if (wanted && !own_result && c.active(position(r, column))) bits |= 1u << column;
     }
     return bits;
+}
+
+template <class Acc>
+FD_HOST_DEVICE void find_used_columns(const StepArgs& a, Coefficients<Acc>& c) {
+    c.columns = 0;
+    for (int r = 0; r < kRows; ++r) {
+        c.used[r] = used_columns(a, c, r);
+        c.columns |= c.used[r];
+    }
 }
 
 FD_HOST_DEVICE int ring_slot(int head, int age, int length) { return (head + 2 * length - 1 - age) % length; }
@@ -245,7 +253,7 @@ FD_HOST_DEVICE void step_tile(const StepArgs& a, const Coefficients<Acc>& c, Io&
     if (c.column_used(kNoise)) add_column(kNoise, io.load_noise());
     if (c.column_used(kHistory)) add_column(kHistory, newest);
     FD_NO_UNROLL
-    for (int age = 1; age < kMaxHistory; ++age) {
+    for (int age = 1; c.columns >> (kHistory + age) != 0; ++age) {
         if (c.column_used(kHistory + age)) add_column(kHistory + age, io.load_history(age));
     }
     if (c.column_used(kCorrected)) {

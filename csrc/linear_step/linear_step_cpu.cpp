@@ -382,7 +382,7 @@ template <class Acc>
 void load_coefficients(const StepArgs& a, int64_t b, Coefficients<Acc>& c) {
     for (int k = 0; k < kCoef; ++k) load_value(a, b, k, c);
     load_rest(a, b, c);
-    for (int r = 0; r < kRows; ++r) c.used[r] = used_columns(a, c, r);
+    find_used_columns(a, c);
 }
 
 // Tiles [begin, end) of the call, counted over all samples.
@@ -453,8 +453,9 @@ void check_values(const StepArgs& a) {
 }
 
 void execute(StepArgs a) {
+    if (a.batch * a.sample == 0)
+        return;  // before the checks: empty tensors have null pointers, as missing ones
     check_values(a);
-    if (a.batch * a.sample == 0) return;
     if (a.uniform()) {
         a.sample *= a.batch;
         a.batch = 1;

@@ -250,6 +250,8 @@ __device__ __forceinline__ void load_coefficients(const StepArgs& a, int64_t b, 
     __syncthreads();
     if (threadIdx.x < kRows) c.used[threadIdx.x] = used_columns(a, c, static_cast<int>(threadIdx.x));
     __syncthreads();
+    if (threadIdx.x == 0) c.columns = c.used[kX] | c.used[kA] | c.used[kS0] | c.used[kS1];
+    __syncthreads();
 }
 
 // Work item = (sample, run of blockDim.x * V elements).
