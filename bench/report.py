@@ -295,7 +295,7 @@ def plot(path: Path) -> None:
                 for x, v in bars:
                     axis.annotate(
                         f"{v:.2g}" if v < 9.95 else f"{v:.0f}",
-                        (x, min(max(v, LOW * 1.2), HIGH / 1.2)),
+                        (x, min(max(v, LOW * 1.3), HIGH / 1.4)),
                         xytext=(0, 2 if v >= 1 else -2),
                         textcoords="offset points",
                         ha="center",

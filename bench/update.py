@@ -25,6 +25,7 @@ BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_line
 STREAM_BYTES = 1 << 20  # below, streaming stores only lose
 GRAPH_CALLS = 32  # captured calls per replay: what remains of the launch is not seen
 K_STEPS = 4  # k-diffusion's sampler makes this many in one call, the first of order 1
+Results = tuple[Tensor, Tensor]  # next state and x0
 FUSED, FUSED_SDE, COPY, MEMCPY = "fused", "fused SDE", "torch copy_", "memcpy"
 
 
@@ -64,8 +65,9 @@ class Update:
     def competitors(self) -> Iterator[Competitor]:
         """Everybody who can run here."""
         cuda, five = self.case.device.type == "cuda", self.case.bytes(5)
-        call, x_next = self.fused(self.table, self.case.dtype)
-        self._check(FUSED, call, lambda: x_next)
+        call, results = self.fused(self.table, self.case.dtype)
+        call()
+        self._check(FUSED, results)
         yield self._captured(FUSED, call, five)
         yield Competitor(
             "fused, checked",
@@ -92,11 +94,11 @@ class Update:
             )
             yield from self._bare_loop()
 
-    def fused(self, table: SolverTable, history_dtype: torch.dtype) -> tuple[Callable[[], object], Tensor]:
-        """The operator as `sample` calls it, everything preallocated; and the tensor that receives x_next."""
-        positional, x_next, _ = self._arguments(table, history_dtype)
+    def fused(self, table: SolverTable, history_dtype: torch.dtype) -> tuple[Callable[[], object], Results]:
+        """The operator as `sample` calls it, everything preallocated; and what receives its results."""
+        positional, x_next, history = self._arguments(table, history_dtype)
         step_ = torch.ops.fastdiff_ops.solver_step_.default
-        return lambda: step_(*positional), x_next
+        return lambda: step_(*positional), (x_next, history[0])
 
     def fused_checked(self) -> Callable[[], object]:
         """The public wrapper."""
@@ -143,8 +145,9 @@ class Update:
             torch.mul(x, c_x, out=m).add_(out, alpha=c_o)
             torch.mul(x, a, out=x_next).add_(m, alpha=b).add_(old, alpha=c)
 
-        self._check("eager", fresh, lambda: fresh()[0])
-        self._check("eager, given outputs", given, lambda: x_next)
+        self._check("eager", fresh())
+        given()
+        self._check("eager, given outputs", (x_next, m))
         yield Competitor("eager", fresh, five, note="fresh outputs, as most code is written")
         yield Competitor("eager, given outputs", given, five, note="out= and in-place operations")
 
@@ -165,9 +168,11 @@ class Update:
         torch.compiler.reset()  # the number of threads is compiled in
         compiled = torch.compile(formula, dynamic=False, fullgraph=True)
         compiled_into = torch.compile(into, dynamic=False, fullgraph=True)
-        self._check("compile", lambda: None, lambda: compiled(x, out, old, *numbers)[0])
+        self._check("torch.compile", compiled(x, out, old, *numbers))
         x_next.zero_()
-        self._check("compile, given", lambda: compiled_into(x, out, old, x_next, m, *numbers), lambda: x_next)
+        m.zero_()
+        compiled_into(x, out, old, x_next, m, *numbers)
+        self._check("torch.compile, given outputs", (x_next, m))
         yield Competitor(
             "torch.compile", lambda: compiled(x, out, old, *numbers), five, note="fresh outputs; warm"
         )
@@ -184,10 +189,10 @@ class Update:
         except ImportError:
             return
         for name, algorithm in (("diffusers", "dpmsolver++"), ("diffusers SDE", "sde-dpmsolver++")):
-            scheduler = DPMSolverMultistepScheduler(**BETAS, algorithm_type=algorithm)
+            scheduler: Any = DPMSolverMultistepScheduler(**BETAS, algorithm_type=algorithm)
             step = scheduler_step(scheduler, self.x, self.out, self.old)
             if algorithm == "dpmsolver++":
-                self._check(name, lambda: None, step)
+                self._check(name, (step(), scheduler.model_outputs[-1]))
             yield Competitor(
                 name, step, self.case.bytes(5), note=f"DPMSolverMultistepScheduler.step, {algorithm}"
             )
@@ -215,21 +220,23 @@ class Update:
         streams = (False, True) if self.case.bytes(1) >= STREAM_BYTES else (False,)
         for stream in streams:
             call = bare_loop.update(self.x, self.out, self.old, x_next, m, self.weights, stream=stream)
-            self._check("bare loop", call, lambda: x_next)
+            call()
+            self._check("bare loop", (x_next, m))
             name = "bare loop, streaming" if stream else "bare loop"
             yield Competitor(name, call, self.case.bytes(5), note="bare_loop.c, through ctypes")
 
-    def _check(self, name: str, run: Callable[[], object], result: Callable[[], Tensor]) -> None:
+    def _check(self, name: str, results: Results) -> None:
         """A competitor that computes something else has no time to show."""
-        run()
         c_x, c_o, a, b, c = self.weights
         few = (Ellipsis, slice(0, 64))  # of the last axis
         x, out, old = (tensor[few].double() for tensor in (self.x, self.out, self.old))
-        expected = a * x + b * (c_x * x + c_o * out) + c * old
+        x0 = c_x * x + c_o * out
+        expected = (a * x + b * x0 + c * old, x0)
         tolerance = {torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 6e-2}[self.case.dtype]
-        torch.testing.assert_close(
-            result()[few].double(), expected, rtol=tolerance, atol=tolerance, msg=lambda m: f"{name}: {m}"
-        )
+        for actual, wanted in zip(results, expected, strict=True):
+            torch.testing.assert_close(
+                actual[few].double(), wanted, rtol=tolerance, atol=tolerance, msg=lambda m: f"{name}: {m}"
+            )
 
 
 def make_solver(name: str) -> SolverTable:
