@@ -2,8 +2,9 @@
  *
  *     m = c_x x + c_o out,   x_next = a x + b m + c h          for float32, float16 and bfloat16 storage
  *
- * Compiled on the spot for the processor at hand (bare_loop.py). One turn of the loop fills one 64-byte line of each output;
- * `stream` writes it past the caches. Coefficients: c_x, c_o, a, b, c. Where there is no AVX2 the loop is left to the compiler.
+ * Compiled on the spot for the processor at hand (bare_loop.py). One turn of the loop fills one 64-byte line
+ * of each output; `stream` writes it past the caches. Coefficients: c_x, c_o, a, b, c. Where there is no AVX2
+ * the loop is left to the compiler.
  */
 #include <stdint.h>
 #include <string.h>
@@ -33,18 +34,23 @@ static inline half_vec to_f16(vec v) { return _mm512_cvtps_ph(v, _MM_FROUND_TO_N
 static inline half_vec to_bf16(vec v) { return (half_vec)_mm512_cvtneps_pbh(v); }
 #else
 static inline half_vec to_bf16(vec v) {
-    const __m512i i = _mm512_castps_si512(v), odd = _mm512_and_si512(_mm512_srli_epi32(i, 16), _mm512_set1_epi32(1));
+    const __m512i i = _mm512_castps_si512(v),
+                  odd = _mm512_and_si512(_mm512_srli_epi32(i, 16), _mm512_set1_epi32(1));
     return _mm512_cvtepi32_epi16(
         _mm512_srli_epi32(_mm512_add_epi32(i, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff))), 16));
 }
 #endif
 static inline void put_f32(float* p, vec v, int stream) {
-    if (stream) _mm512_stream_ps(p, v);
-    else _mm512_storeu_ps(p, v);
+    if (stream)
+        _mm512_stream_ps(p, v);
+    else
+        _mm512_storeu_ps(p, v);
 }
 static inline void put_half(uint16_t* p, half_vec v, int stream) {
-    if (stream) _mm256_stream_si256((void*)p, v);
-    else _mm256_storeu_si256((void*)p, v);
+    if (stream)
+        _mm256_stream_si256((void*)p, v);
+    else
+        _mm256_storeu_si256((void*)p, v);
 }
 
 #elif defined(SIMD)
@@ -64,18 +70,23 @@ static inline vec load_bf16(const uint16_t* p) {
 }
 static inline half_vec to_f16(vec v) { return _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT); }
 static inline half_vec to_bf16(vec v) {
-    const __m256i i = _mm256_castps_si256(v), odd = _mm256_and_si256(_mm256_srli_epi32(i, 16), _mm256_set1_epi32(1));
+    const __m256i i = _mm256_castps_si256(v),
+                  odd = _mm256_and_si256(_mm256_srli_epi32(i, 16), _mm256_set1_epi32(1));
     const __m256i r =
         _mm256_srli_epi32(_mm256_add_epi32(i, _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff))), 16);
     return _mm_packus_epi32(_mm256_castsi256_si128(r), _mm256_extracti128_si256(r, 1));
 }
 static inline void put_f32(float* p, vec v, int stream) {
-    if (stream) _mm256_stream_ps(p, v);
-    else _mm256_storeu_ps(p, v);
+    if (stream)
+        _mm256_stream_ps(p, v);
+    else
+        _mm256_storeu_ps(p, v);
 }
 static inline void put_half(uint16_t* p, half_vec v, int stream) {
-    if (stream) _mm_stream_si128((void*)p, v);
-    else _mm_storeu_si128((void*)p, v);
+    if (stream)
+        _mm_stream_si128((void*)p, v);
+    else
+        _mm_storeu_si128((void*)p, v);
 }
 
 #else
@@ -109,16 +120,16 @@ static inline uint16_t narrow_bf16(float v) {
 
 #ifdef SIMD
 #define id(v) (v)
-#define LINES(T, load, narrow, put, stream)                                                                  \
-    for (; i + LINE <= end; i += LINE) {                                                                     \
-        vec m[LINE / WIDTH], next[LINE / WIDTH];                                                             \
-        for (int k = 0; k < LINE / WIDTH; ++k) {                                                             \
-            const vec v = load(x + i + k * WIDTH);                                                           \
-            m[k] = fma(set(w[1]), load(out + i + k * WIDTH), mul(set(w[0]), v));                             \
-            next[k] = fma(set(w[4]), load(h + i + k * WIDTH), fma(set(w[3]), m[k], mul(set(w[2]), v)));      \
-        }                                                                                                    \
-        for (int k = 0; k < LINE / WIDTH; ++k) put(x_next + i + k * WIDTH, narrow(next[k]), stream);         \
-        for (int k = 0; k < LINE / WIDTH; ++k) put(m_out + i + k * WIDTH, narrow(m[k]), stream);             \
+#define LINES(T, load, narrow, put, stream)                                                             \
+    for (; i + LINE <= end; i += LINE) {                                                                \
+        vec m[LINE / WIDTH], next[LINE / WIDTH];                                                        \
+        for (int k = 0; k < LINE / WIDTH; ++k) {                                                        \
+            const vec v = load(x + i + k * WIDTH);                                                      \
+            m[k] = fma(set(w[1]), load(out + i + k * WIDTH), mul(set(w[0]), v));                        \
+            next[k] = fma(set(w[4]), load(h + i + k * WIDTH), fma(set(w[3]), m[k], mul(set(w[2]), v))); \
+        }                                                                                               \
+        for (int k = 0; k < LINE / WIDTH; ++k) put(x_next + i + k * WIDTH, narrow(next[k]), stream);    \
+        for (int k = 0; k < LINE / WIDTH; ++k) put(m_out + i + k * WIDTH, narrow(m[k]), stream);        \
     }
 #define FENCE() _mm_sfence()
 #else
@@ -132,8 +143,10 @@ static inline uint16_t narrow_bf16(float v) {
                        int stream, int threads) {                                                            \
         enum { LINE = 64 / sizeof(T) };                                                                      \
         const int64_t share = ((n + threads - 1) / threads + LINE - 1) / LINE * LINE;                        \
-        _Pragma("omp parallel for num_threads(threads) if (threads > 1) schedule(static, 1)")               \
-        for (int t = 0; t < threads; ++t) {                                                                  \
+        _Pragma(                                                                                             \
+            "omp parallel for num_threads(threads) if (threads > 1) schedule(static, 1)") for (int t = 0;    \
+                                                                                               t < threads;  \
+                                                                                               ++t) {        \
             int64_t i = t * share;                                                                           \
             const int64_t end = i + share < n ? i + share : n;                                               \
             if (stream) {                                                                                    \
