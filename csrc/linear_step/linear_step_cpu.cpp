@@ -14,7 +14,7 @@ namespace fd::linear_step {
 namespace {
 
 constexpr int64_t kParallelElements = 1 << 16;  // a thread gets at least this much
-constexpr int64_t kStreamBytes = 1 << 20;       // tensors from this size on bypass the caches when written
+constexpr int64_t kStreamBytes = 1 << 22;       // tensors from this size on bypass the caches when written
 
 template <class Acc>
 constexpr int kTile = 3072 / sizeof(Acc);
@@ -331,8 +331,8 @@ struct CpuIo {
     template <class T>
     void store_past_caches(T* to, int64_t bytes, Sum& sum) {
 #if FD_X86
-        const int every =
-            a.n_store > 0 ? 2 : 1;  // tensors written, so that the whole tile's look-ahead fits in
+        // The look-ahead spreads over all tensors that are written past the caches.
+        const int every = a.n_store > 0 && !replaces_what_was_read(0) ? 2 : 1;
         if constexpr (dtype_of<Acc> == DType::f32 && dtype_of<T> != DType::f64) {
             if (simd::level() == simd::Level::avx512) return sum.stream(to, &ahead, every);
         }
@@ -368,7 +368,13 @@ struct CpuIo {
     void store_history(int k, Sum& sum) {
         if (a.ring == nullptr) return store(a.store[k], a.history_type, place(), sum);
         const int64_t slot = (c.head + k) % a.n_hist;
+        if (replaces_what_was_read(k)) stream = false;
         store(a.ring, a.history_type, slot * a.batch * a.sample + place(), sum);
+    }
+
+    // The slot of the oldest value, whose lines are in the cache then: writing there costs no read.
+    bool replaces_what_was_read(int k) const {
+        return a.ring != nullptr && c.column_used(kHistory + a.n_hist - 1 - k);
     }
 
     void store_model_in(Sum& sum) {
