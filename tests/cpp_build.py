@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,8 +70,10 @@ def cpu_kernels_from(namespace: str) -> Iterator[None]:
     names = [name for owner, _, name in everything if owner == namespace]
     assert names, f"no operators in {namespace}"
     with torch.library._scoped_library("fastdiff_ops", "IMPL") as overrides:
-        for name in names:
-            overrides.impl(name, _kernel(namespace, name), "CPU", allow_override=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Warning only once for all operators")
+            for name in names:
+                overrides.impl(name, _kernel(namespace, name), "CPU", allow_override=True)
         yield
 
 

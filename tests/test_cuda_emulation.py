@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import cpp_build
 import pytest
+import torch
+from conftest import Backend
+from fastdiff_ops import ops
 
 TESTS = Path(__file__).parent
 MARKED = sorted(
@@ -44,6 +49,18 @@ def test_cpp(mode: str) -> None:
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr
 
 
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="no CUDA compiler")
+def test_what_runs_here_compiles_with_nvcc(tmp_path: Path) -> None:
+    """The emulation takes no more than CUDA does: its own kernels are CUDA."""
+    includes = [
+        f"-I{folder}" for folder in (TESTS.parent / "csrc", TESTS, Path(torch.__file__).parent / "include")
+    ]
+    options = ["-std=c++20", "-arch=sm_80", "--ptx", "-o", str(tmp_path / "kernels.ptx")]
+    command = ["nvcc", *options, *includes, str(TESTS / "cuda_emulation" / "kernels.cu")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("path", MARKED)
 def test_operators_under_sanitizers(path: str) -> None:
     """Every test marked `emulated`: CPU kernels and emulated CUDA kernels, compiled with ASan and UBSan."""
@@ -71,3 +88,25 @@ print("not reached")
     assert "99 are fine" in done.stdout, done.stderr[-4000:]
     assert "not reached" not in done.stdout
     assert re.search(r"heap-buffer-overflow(.|\n)*kernels\.cu", done.stderr), done.stderr[-4000:]
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("in_place", [False, True])
+def test_one_launch_per_step(
+    backend: Backend, count_launches: Callable[[Callable[[], object]], int], in_place: bool
+) -> None:
+    """The wrappers run on the backend that the test asked for, and a solver step is one kernel."""
+    x, out, x_next = (torch.full((2, 3, 4), float(i), device=backend.device) for i in range(3))
+    rows = ops.Row(state=2.0, output=0.5).to_array().reshape(1, 1, 13).repeat(4, axis=1)
+    rows[:, 1:] = 0
+    coef = torch.from_numpy(ops.pack_coef(rows, [[0.0, 1.0]])).to(backend.device)
+    step = torch.tensor(0, device=backend.device)
+
+    def call() -> None:
+        if in_place:
+            ops.solver_step_(x, [out], x_next, coef, step)
+        else:
+            x_next.copy_(ops.solver_step(x, [out], coef, step)[0])
+
+    assert count_launches(call) == (1 if backend.name == "emulated" else 0)
+    assert torch.equal(x_next, torch.full_like(x, 0.5))

@@ -199,7 +199,9 @@ __global__ void two_barriers(float* out) {
 
 __global__ void wrong_mask(float* out) { out[threadIdx.x] = __shfl_sync(0xffffu, 1.0f, 0); }
 
+#if defined(FD_CUDA_EMULATION)  // nvcc refuses it itself
 __global__ void nested_launch(float* out) { launch(nothing, 1, 1, 0, nullptr); }
+#endif
 
 __global__ void throws(float* out) {
     __syncthreads();
@@ -207,7 +209,7 @@ __global__ void throws(float* out) {
     __syncthreads();
 }
 
-__attribute__((noinline)) float recurse(int depth) {
+__device__ __attribute__((noinline)) float recurse(int depth) {
     volatile float frame[256];
     frame[0] = static_cast<float>(depth);
     return depth > 0 ? recurse(depth - 1) + frame[0] : frame[0];
@@ -258,7 +260,9 @@ void planted_divergent_barrier(float* out) { launch(divergent_barrier, 1, 64, 0,
 void planted_early_return(float* out) { launch(early_return, 1, 64, 0, nullptr, out); }
 void planted_two_barriers(float* out) { launch(two_barriers, 1, 64, 0, nullptr, out); }
 void planted_wrong_mask(float* out) { launch(wrong_mask, 1, 32, 0, nullptr, out); }
+#if defined(FD_CUDA_EMULATION)
 void planted_nested_launch(float* out) { launch(nested_launch, 1, 1, 0, nullptr, out); }
+#endif
 void planted_throw(float* out) { launch(throws, 1, 64, 0, nullptr, out); }
 void planted_stack_overflow(float* out, int depth) { launch(stack_overflow, 1, 32, 0, nullptr, out, depth); }
 
