@@ -150,8 +150,14 @@ def test_environment_variables_exist() -> None:
 def test_links_lead_somewhere(page: Path) -> None:
     text = FENCE.sub("", page.read_text())
     for link in re.findall(r"\]\(([^)]+)\)", text) + re.findall(r'src="([^"]+)"', text):
-        if not link.startswith(("https://", "#")):
-            assert (page.parent / link.split("#")[0]).exists(), link
+        if link.startswith("https://"):
+            continue
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        headings = re.findall(r"^#+ (.*)$", FENCE.sub("", target.read_text()), re.M) if anchor else []
+        slugs = [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
+        assert not anchor or anchor in slugs, link
 
 
 def test_paths_in_text_exist() -> None:
