@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -89,6 +91,38 @@ def test_arrays_are_read_only_copies() -> None:
     table = make_table("dpmpp_2m", VP, LOG_SNR)
     with pytest.raises(ValueError, match="read-only"):
         table.rows[0, 0, 0] = 1.0
+
+
+def test_coefficients_are_the_callers_own() -> None:
+    table = make_table("dpmpp_2m", VP, LOG_SNR).bind("v")
+    for clip in (None, "static", "dynamic"):
+        before = table.coefficients(clip=clip)
+        table.coefficients(clip=clip).zero_()
+        assert torch.equal(table.coefficients(clip=clip), before)
+
+
+def test_options_are_a_read_only_copy() -> None:
+    given: dict = {"orders": [2, 2, 1], "nested": [[1]]}
+    table = dataclasses.replace(make_table("dpmpp_2s", VP, LOG_SNR), options=given)
+    given["orders"].append(7)
+    given["nested"][0].append(7)
+    given["more"] = 1
+    assert table.options == {"orders": (2, 2, 1), "nested": ((1,),)}
+    with pytest.raises(TypeError):
+        table.options["orders"] = (1,)  # type: ignore[index]
+    assert SolverTable.from_json(table.to_json()) == table
+
+
+@pytest.mark.parametrize(
+    "duplicate", [copy.copy, copy.deepcopy, lambda table: pickle.loads(pickle.dumps(table))]
+)
+def test_copies_and_pickles_are_tables_like_any_other(duplicate) -> None:
+    bound = make_table("dpmpp_2s", VP, LOG_SNR, orders=[2, 2, 1]).bind("v")
+    back = duplicate(bound)
+    assert back == bound
+    assert torch.equal(back.coefficients(), bound.coefficients())
+    with pytest.raises(ValueError, match="read-only"):
+        back.rows[0, 0, 0] = 1.0
 
 
 def test_text_names_the_terms() -> None:

@@ -167,7 +167,7 @@ def _assemble(
     return SolverTable(
         name=name,
         schedule=schedule,
-        options={key: list(value) if isinstance(value, tuple) else value for key, value in options.items()},
+        options=options,
         t=column(lambda call: call.at.t),
         t_next=column(lambda call: call.to.t),
         t_eval=column(lambda call: call.at.model_time),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -57,7 +58,7 @@ class SolverTable:
         The solver.
     schedule : NoiseSchedule
     options : mapping
-        The solver's options.
+        The solver's options, read-only; sequences among them become tuples.
     t, t_next : float64[E]
         Time of each evaluation and of the state X after it, in the schedule's unit.
     t_eval : float64[E]
@@ -115,7 +116,8 @@ class SolverTable:
                 array = np.array(getattr(self, name), dtype=np.float64)
                 array.setflags(write=False)
                 object.__setattr__(self, name, array)
-        object.__setattr__(self, "options", dict(self.options))
+        options = {key: _frozen(value) for key, value in self.options.items()}
+        object.__setattr__(self, "options", MappingProxyType(options))
         validate(self)
         if self.prediction_type is not None:
             object.__setattr__(self, "packed", pack(self))
@@ -130,6 +132,11 @@ class SolverTable:
         return all(_same(getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.init)
 
     __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # through the constructor: a read-only mapping does not pickle, and arrays would come back writable
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.init}
+        return partial(type(self), **{**values, "options": dict(self.options)}), ()
 
     def __repr__(self) -> str:
         return f"SolverTable({self.name!r}, {self.schedule!r}, {len(self)} evaluations)"
@@ -237,6 +244,7 @@ class SolverTable:
         Returns
         -------
         float64[E, 1, 64], on the CPU
+            A tensor of the caller's own.
 
         Raises
         ------
@@ -248,7 +256,7 @@ class SolverTable:
         if clip not in CLIP_MODES:
             raise ValueError(f"`clip` must be None, 'static' or 'dynamic', got {clip!r}")
         if clip is None:
-            return self.packed.direct
+            return self.packed.direct.clone()
         if self.packed.by_x0 is None:
             raise ValueError("`clip` needs a conversion by way of x0, which divides by zero at sigma = 0")
         if not clip_value > 0:
@@ -290,6 +298,10 @@ class SolverTable:
         from .show import to_figure
 
         return to_figure(self)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def _same(a: Any, b: Any) -> bool:
