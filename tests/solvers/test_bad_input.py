@@ -17,6 +17,12 @@ from solver_runs import TS, VP, X, network, run
         ({"x": torch.zeros(2, 3, dtype=torch.int64)}, TypeError, "`x` must be float16.*got torch.int64"),
         ({"x": torch.zeros(2, 3, dtype=torch.complex64)}, TypeError, "`x` must be float16"),
         ({"x": torch.tensor(1.0)}, ValueError, "`x` must have a batch axis"),
+        ({"x": 2}, TypeError, "`x` must be a Tensor, a shape .* or None, got 2"),
+        ({"x": "23"}, TypeError, "`x` must be a Tensor, a shape .* or None, got '23'"),
+        ({"x": (2, 3.0)}, TypeError, r"`x` must be a Tensor, a shape .* or None, got \(2, 3.0\)"),
+        ({"x": (2, -3)}, ValueError, r"`x` must be a shape .* with sizes >= 0, got \(2, -3\)"),
+        ({"x": ()}, ValueError, "`x` must have a batch axis"),
+        ({"x": None, "init_image": [2, 3]}, TypeError, "`init_image` must be a Tensor, got list"),
         ({"x": None}, ValueError, "give either `x` .* or `init_image`"),
         ({"init_image": X}, ValueError, "give either `x` .* or `init_image`"),
         ({"x": X, "dtype": torch.float64}, ValueError, "`dtype` and `device` are for a shape"),
@@ -30,7 +36,12 @@ from solver_runs import TS, VP, X, network, run
         ({"clip": "static", "clip_value": -1.0}, ValueError, "`clip_value` must be positive"),
         ({"clip": "dynamic", "clip_value": 0.0}, ValueError, "`clip_value` must be positive"),
         ({"clip": "dynamic", "clip_quantile": 1.1}, ValueError, "`clip_quantile` must lie"),
-        ({"clip": "dynamic", "clip_cap": 0.5}, ValueError, "`clip_cap` must be at least `clip_value` = 1.0"),
+        ({"clip": "dynamic", "clip_cap": 0.5}, ValueError, "`clip_cap` must be at least `clip_value` = 1, got 0.5"),
+        ({"clip_value": 1.0}, ValueError, "`clip_value` has no effect without `clip`"),
+        ({"clip_quantile": 0.995}, ValueError, "`clip_quantile` has no effect without `clip`"),
+        ({"clip_cap": 2.0}, ValueError, "`clip_cap` has no effect without `clip`"),
+        ({"clip": "static", "clip_quantile": 0.9}, ValueError, "`clip_quantile` goes with clip='dynamic'"),
+        ({"clip": "static", "clip_cap": 2.0}, ValueError, "`clip_cap` goes with clip='dynamic'"),
         ({"guidance_scale": 2.0}, ValueError, "`guidance_scale` needs `uncond_kwargs`"),
         ({"uncond_kwargs": {}}, ValueError, "`uncond_kwargs` has no effect without `guidance_scale`"),
         ({"guidance_batching": "both"}, ValueError, "`guidance_batching` must be one of concat, two_calls"),
@@ -56,6 +67,22 @@ from solver_runs import TS, VP, X, network, run
 def test_bad_input(kwargs: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         run("dpmpp_2m_sde", **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error", "message"),
+    [
+        ({"seed": "zero"}, TypeError, "`seed`"),
+        ({"seed": 1.5}, TypeError, "`seed`"),
+        ({"seed": True}, TypeError, "`seed`"),
+        ({"seed": [1, 2]}, ValueError, "`seed`"),
+        ({"offset": -1}, ValueError, "`offset`"),
+        ({"sample_ids": [1, 2]}, ValueError, "`sample_ids`"),
+    ],
+)
+def test_seeds_are_checked_where_nothing_is_drawn(kwargs: dict, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        run("dpmpp_2m", **kwargs)
 
 
 @pytest.mark.parametrize(

@@ -220,7 +220,9 @@ def test_edm_network_sees_scaled_inputs() -> None:
 def test_clipping(name: str, clip: str) -> None:
     """Against the formula: x0 from the output, clipped, then what the solver works with."""
     table = make_table(name, VP, TS).bind("v")
-    limits = {"clip_value": 0.3, "clip_quantile": 0.9, "clip_cap": 0.8}
+    limits = {"clip_value": 0.3}
+    if clip == "dynamic":
+        limits |= {"clip_quantile": 0.9, "clip_cap": 0.8}
     x = X.double()
 
     def target(e: int, state: np.ndarray) -> np.ndarray:
@@ -240,6 +242,13 @@ def test_clipping(name: str, clip: str) -> None:
     for differentiable in (False, True):
         actual = run(table, x=x, clip=clip, differentiable=differentiable, **limits)
         torch.testing.assert_close(actual.detach(), torch.from_numpy(expected), rtol=1e-9, atol=1e-9)
+
+
+def test_clipping_defaults() -> None:
+    inf = float("inf")
+    assert torch.equal(run(clip="static"), run(clip="static", clip_value=1.0))
+    limits = {"clip_value": 1.0, "clip_quantile": 0.995, "clip_cap": inf}
+    assert torch.equal(run(clip="dynamic"), run(clip="dynamic", **limits))
 
 
 @pytest.mark.parametrize("name", ["dpmpp_2m", "heun", "dpmpp_2m_sde", "dpmpp_3s"])

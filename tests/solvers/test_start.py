@@ -59,6 +59,9 @@ def test_deterministic_runs_leave_the_generator_alone() -> None:
     after = torch.rand(())
     torch.manual_seed(0)
     assert torch.equal(after, torch.rand(()))
+    generator = torch.Generator().manual_seed(0)
+    run("dpmpp_2m", seed=generator)
+    assert torch.equal(generator.get_state(), torch.Generator().manual_seed(0).get_state())
 
 
 @pytest.mark.parametrize("kind", [list, torch.tensor])

@@ -26,6 +26,13 @@ def run_rng(seed: Seeds, offset: int, sample_ids: Tensor | Sequence[int] | None,
     return make_rng(seed, offset, batch=batch, sample_ids=sample_ids, device=device)
 
 
+def check_seed(seed: Seeds, offset: int, sample_ids: Tensor | Sequence[int] | None, like: Tensor) -> None:
+    """Raise for what `run_rng` would refuse, where nothing is drawn; no generator is touched."""
+    if not torch.compiler.is_compiling():
+        silent = 0 if seed is None or isinstance(seed, torch.Generator) else seed
+        make_rng(silent, offset, batch=like.shape[0], sample_ids=sample_ids)
+
+
 def at_draw(rng: Tensor, draw: int) -> Tensor:
     """`rng` moved on by `draw` draws."""
     return rng + torch.tensor([0, draw, 0][: rng.shape[-1]], device=rng.device)

@@ -14,9 +14,9 @@ from fastdiff_ops.schedules import NoiseSchedule
 from .branches import Branches, Model
 from .loop import Run, run_functional, run_in_place
 from .memory import dense, empty_like, empty_ring, ring_like
-from .noise import FIRST_EVALUATION, Seeds, advance, at_draw, run_rng
+from .noise import FIRST_EVALUATION, Seeds, advance, at_draw, check_seed, run_rng
 from .observers import Inpainting, StepInfo, watcher
-from .start import check_latents, initial_state, latents_like, resolve_table
+from .start import check_latents, clip_settings, initial_state, latents_like, resolve_table
 from .state import TrajectoryState
 from .table import SolverTable
 
@@ -56,9 +56,9 @@ def sample(  # type: ignore[misc]  # the overloads abbreviate the keywords
     inpaint_image: Tensor | None = None,
     inpaint_mask: Tensor | None = None,
     clip: Literal["static", "dynamic"] | None = None,
-    clip_value: float = 1.0,
-    clip_quantile: float = 0.995,
-    clip_cap: float = float("inf"),
+    clip_value: float | None = None,
+    clip_quantile: float | None = None,
+    clip_cap: float | None = None,
     seed: Seeds = None,
     offset: int = 0,
     sample_ids: Tensor | Sequence[int] | None = None,
@@ -107,6 +107,10 @@ def sample(  # type: ignore[misc]  # the overloads abbreviate the keywords
         Clip x0 to [-clip_value, clip_value]; or clip it to the `clip_quantile` of each sample's magnitudes,
         at least `clip_value` and at most `clip_cap`, and divide by that (Imagen, arXiv 2205.11487). For
         pixel-space models.
+    clip_value : float, optional
+        With `clip`; 1.0 unless given.
+    clip_quantile, clip_cap : float, optional
+        With ``clip="dynamic"``; 0.995 and no cap unless given.
     seed : int, torch.Generator, PhiloxState, None, or int64 [B]
         Of the latents and all noise; None draws one. With a seed per sample no sample depends on its batch.
     offset : int
@@ -161,12 +165,15 @@ def sample(  # type: ignore[misc]  # the overloads abbreviate the keywords
     """
     if strength is not None and init_image is None:
         raise ValueError("`strength` needs `init_image`")
+    clipping = clip_settings(clip, clip_value, clip_quantile, clip_cap)
     table = resolve_table(table, prediction_type, schedule, num_steps, spacing, solver_options, strength)
     like = latents_like(x, init_image, dtype, device)
     given = isinstance(x, Tensor)
     rng = None
     if not given or inpaint_mask is not None or (table.packed is not None and table.packed.noisy):
         rng = run_rng(seed, offset, sample_ids, like)
+    else:
+        check_seed(seed, offset, sample_ids, like)
     state = TrajectoryState(
         table=table,
         evaluation=0,
@@ -174,13 +181,7 @@ def sample(  # type: ignore[misc]  # the overloads abbreviate the keywords
         anchor=None,
         history=None,
         rng=rng,
-        settings={
-            "clip": clip,
-            "clip_value": clip_value,
-            "clip_quantile": clip_quantile,
-            "clip_cap": clip_cap,
-            "guidance_batching": guidance_batching,
-        },
+        settings={**clipping, "guidance_batching": guidance_batching},
         guidance_scale=None
         if guidance_scale is None
         else torch.as_tensor(guidance_scale, dtype=torch.float64),
@@ -284,8 +285,6 @@ def _prepare(
     branches = Branches(model, x, model_kwargs, *guidance, scaled=packed.scaled)
     coef = table.coefficients(clip=settings["clip"], clip_value=settings["clip_value"])
     limits = (settings["clip_quantile"], settings["clip_value"], settings["clip_cap"])
-    if settings["clip"] == "dynamic":
-        _check_limits(*limits)
     history = None
     if state.history is not None:
         history = ring_like(x, state.history)
@@ -314,13 +313,6 @@ def _prepare(
         blend=None,
         watch=None,
     )
-
-
-def _check_limits(quantile: float, floor: float, cap: float) -> None:
-    if not 0.0 <= quantile <= 1.0:
-        raise ValueError(f"`clip_quantile` must lie in [0, 1], got {quantile}")
-    if not cap >= floor:
-        raise ValueError(f"`clip_cap` must be at least `clip_value` = {floor}, got {cap}")
 
 
 def _inpaint(run: Run, state: TrajectoryState, inpainting: Inpainting) -> None:

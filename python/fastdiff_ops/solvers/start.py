@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from fastdiff_ops.schedules import VE, Discrete, FlowMatching, NoiseSchedule, ti
 
 from .noise import LATENTS, normals
 from .registry import make_table
-from .table import SolverTable
+from .table import CLIP_MODES, SolverTable
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -96,16 +97,45 @@ def latents_like(
     """The tensor whose shape, dtype and device the run takes; its values count only where `x` is a Tensor."""
     if (x is None) == (init_image is None):
         raise ValueError("give either `x` (latents or a shape) or `init_image`")
-    given = init_image if x is None else x
-    if isinstance(given, Tensor):
+    if x is None or isinstance(x, Tensor):
+        given = init_image if x is None else x
+        check_latents(given, "init_image" if x is None else "x")
+        assert given is not None
         if dtype is not None or device is not None:
             raise ValueError("`dtype` and `device` are for a shape `x`; a tensor has its own")
-        check_latents(given, "x" if x is not None else "init_image")
         return given
-    shape = torch.Size(given)  # type: ignore[arg-type]
-    like = torch.empty(shape, dtype=torch.float32 if dtype is None else dtype, device=device)
+    sizes = isinstance(x, Sequence) and not isinstance(x, str | bytes)
+    if not sizes or not all(isinstance(n, SupportsIndex) and not isinstance(n, bool) for n in x):
+        raise TypeError(f"`x` must be a Tensor, a shape [B, *S] of ints or None, got {x!r:.60}")
+    if any(n < 0 for n in x):
+        raise ValueError(f"`x` must be a shape [B, *S] with sizes >= 0, got {tuple(x)}")
+    like = torch.empty(torch.Size(x), dtype=torch.float32 if dtype is None else dtype, device=device)
     check_latents(like, "x")
     return like
+
+
+def clip_settings(
+    clip: str | None, clip_value: float | None, clip_quantile: float | None, clip_cap: float | None
+) -> dict[str, Any]:
+    """The clipping arguments with their defaults filled in; what would have no effect is refused."""
+    if clip not in CLIP_MODES:
+        raise ValueError(f"`clip` must be None, 'static' or 'dynamic', got {clip!r}")
+    given = {"clip_value": clip_value, "clip_quantile": clip_quantile, "clip_cap": clip_cap}
+    for name, value in given.items():
+        if value is not None and clip is None:
+            raise ValueError(f"`{name}` has no effect without `clip`, got {value}")
+        if value is not None and clip == "static" and name != "clip_value":
+            raise ValueError(f"`{name}` goes with clip='dynamic', got {value} with clip='static'")
+    floor = 1.0 if clip_value is None else float(clip_value)
+    quantile = 0.995 if clip_quantile is None else float(clip_quantile)
+    cap = math.inf if clip_cap is None else float(clip_cap)
+    if not floor > 0.0:
+        raise ValueError(f"`clip_value` must be positive, got {floor:g}")
+    if not 0.0 <= quantile <= 1.0:
+        raise ValueError(f"`clip_quantile` must lie in [0, 1], got {quantile:g}")
+    if clip == "dynamic" and not cap >= floor:
+        raise ValueError(f"`clip_cap` must be at least `clip_value` = {floor:g}, got {cap:g}")
+    return {"clip": clip, "clip_value": floor, "clip_quantile": quantile, "clip_cap": cap}
 
 
 def initial_state(table: SolverTable, like: Tensor, init_image: Tensor | None, rng: Tensor | None) -> Tensor:
