@@ -36,7 +36,11 @@ from solver_runs import TS, VP, X, network, run
         ({"clip": "static", "clip_value": -1.0}, ValueError, "`clip_value` must be positive"),
         ({"clip": "dynamic", "clip_value": 0.0}, ValueError, "`clip_value` must be positive"),
         ({"clip": "dynamic", "clip_quantile": 1.1}, ValueError, "`clip_quantile` must lie"),
-        ({"clip": "dynamic", "clip_cap": 0.5}, ValueError, "`clip_cap` must be at least `clip_value` = 1, got 0.5"),
+        (
+            {"clip": "dynamic", "clip_cap": 0.5},
+            ValueError,
+            "`clip_cap` must be at least `clip_value` = 1, got 0.5",
+        ),
         ({"clip_value": 1.0}, ValueError, "`clip_value` has no effect without `clip`"),
         ({"clip_quantile": 0.995}, ValueError, "`clip_quantile` has no effect without `clip`"),
         ({"clip_cap": 2.0}, ValueError, "`clip_cap` has no effect without `clip`"),

@@ -319,6 +319,9 @@ def test_bad_names_and_options() -> None:
         make_table("dpmpp_2m", VP, LOG_SNR, order=3)
     with pytest.raises(TypeError, match="'euler' has no option eta; its options: none"):
         make_table("euler", VP, LOG_SNR, eta=1.0)
+    for name in ("dpm_solver_2m", "dpm_solver_3m"):
+        with pytest.raises(TypeError, match=f"'{name}' has no option eta; .*: variant, lower_order_final$"):
+            make_table(name, VP, LOG_SNR, eta=0.0)
 
 
 @pytest.mark.parametrize(
@@ -331,7 +334,6 @@ def test_bad_names_and_options() -> None:
         ("dpmpp_sde", {"eta": float("nan")}, "`eta` must lie"),
         ("ddim", {"eta": 2.0}, "`eta` must lie"),
         ("ddim", {"prediction": "v"}, "`prediction` must be one of x0, eps"),
-        ("dpm_solver_2m", {"eta": 0.5}, "`eta` must be 0 for noise-prediction solvers"),
         ("dpmpp_3s", {"variant": "midpoint"}, "`variant` must be one of dpmsolver, taylor"),
         ("dpmpp_3s", {"inner": "random"}, "`inner` must be one of spacing, fixed"),
         ("dpmpp_3s", {"orders": [3, 3]}, "`orders` must be numbers from 1 to 3 that add up to 5"),
@@ -393,6 +395,17 @@ def test_singlestep_budgets(n: int, orders: list[int], with_zero: list[int]) -> 
     assert sizes(
         make_table("dpmpp_3s", VP, timesteps(VP, n, "logSNR"), orders=[2] * (n // 2) + [1] * (n % 2))
     ) == ([2] * (n // 2) + [1] * (n % 2))
+
+
+def test_names_of_solvers_are_taken_once() -> None:
+    table = make_table("ddim", VP, LOG_SNR)
+    with pytest.raises(ValueError, match="`name` 'ddim' is taken by the solver ddim"):
+
+        @solver("ddim")
+        def another(grid):
+            yield from ()
+
+    assert make_table("ddim", VP, LOG_SNR) == table
 
 
 def test_a_solver_is_one_short_function() -> None:

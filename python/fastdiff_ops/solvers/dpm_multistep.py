@@ -28,8 +28,6 @@ AUTO_LOWER_ORDER_BELOW = 15  # diffusers' threshold
 @solver("dpmpp_sde", order=1, prediction="x0", variant="midpoint", eta=1.0)
 @solver("dpmpp_2m_sde", order=2, prediction="x0", variant="midpoint", eta=1.0)
 @solver("dpmpp_3m_sde", order=3, prediction="x0", variant="exact", eta=1.0)
-@solver("dpm_solver_2m", order=2, prediction="eps", variant="midpoint")
-@solver("dpm_solver_3m", order=3, prediction="eps", variant="exact")
 def dpm_multistep(
     grid: Grid,
     order: int,
@@ -52,7 +50,7 @@ def dpm_multistep(
     lower_order_final : bool or "auto"
         Lower the order over the last steps; "auto" does so below 15 steps.
     eta : float
-        Noise of the SDE, 0 to 1, data prediction only: variance sigma_t^2 (1 - e^(-2 eta h)).
+        Noise of the SDE, 0 to 1: variance sigma_t^2 (1 - e^(-2 eta h)).
 
     Notes
     -----
@@ -64,8 +62,6 @@ def dpm_multistep(
     if lower_order_final not in (True, False, "auto"):
         raise ValueError(f"`lower_order_final` must be True, False or 'auto', got {lower_order_final!r}")
     check_eta(eta)
-    if eta and prediction != "x0":
-        raise ValueError(f"`eta` must be 0 for noise-prediction solvers, got {eta}")
     lower = len(grid) < AUTO_LOWER_ORDER_BELOW if lower_order_final == "auto" else lower_order_final
     for i, (s, t) in enumerate(grid.steps()):
         past = [node for node in grid.nodes[i::-1] if math.isfinite(node.lam)]
@@ -73,6 +69,15 @@ def dpm_multistep(
         if t.sigma == 0 or s.alpha == 0:
             allowed = 1
         yield Call(s, t, prediction, _row(s, t, past[1:allowed], prediction, variant, eta), STORE_OUTPUT)
+
+
+@solver("dpm_solver_2m", order=2, variant="midpoint")
+@solver("dpm_solver_3m", order=3, variant="exact")
+def dpm_solver_multistep(
+    grid: Grid, order: int, *, variant: str, lower_order_final: bool | Literal["auto"] = True
+) -> Iterator[Call]:
+    """DPM-Solver, multistep: `dpm_multistep` on noise predictions, for the ODE only."""
+    return dpm_multistep(grid, order, "eps", variant=variant, lower_order_final=lower_order_final)
 
 
 def _row(s: Node, t: Node, past: Sequence[Node], prediction: str, variant: str, eta: float) -> Row:

@@ -66,6 +66,11 @@ def solver(name: str, **bound: Any) -> Callable[[Builder], Builder]:
     The generator's keyword-only parameters are the options of `make_table`. Keywords given here fix its other
     parameters and replace defaults of its options, so one generator can serve several names.
 
+    Raises
+    ------
+    ValueError
+        The name is taken.
+
     Notes
     -----
     A solver is what its rows say, and no more is needed than::
@@ -77,6 +82,8 @@ def solver(name: str, **bound: Any) -> Callable[[Builder], Builder]:
     """
 
     def register(build: Builder) -> Builder:
+        if name in _SOLVERS:
+            raise ValueError(f"`name` {name!r} is taken by the solver {_SOLVERS[name].build.__qualname__}")
         parameters = inspect.signature(build).parameters.values()
         options = {p.name: bound.get(p.name, p.default) for p in parameters if p.kind is p.KEYWORD_ONLY}
         fixed = {key: value for key, value in bound.items() if key not in options}
