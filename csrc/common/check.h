@@ -134,11 +134,4 @@ inline Tensor in_order(const Tensor& t, DenseOrder order, int leading = 0) {
     return copy;
 }
 
-// Whether the bytes that two dense tensors cover intersect.
-inline bool overlap(const Tensor& a, const Tensor& b) {
-    const auto bytes = [](const Tensor& t) { return t.numel() * size_of(dtype_of_tensor(t, "tensor")); };
-    const char *pa = static_cast<const char*>(a.data_ptr()), *pb = static_cast<const char*>(b.data_ptr());
-    return pa < pb + bytes(b) && pb < pa + bytes(a);
-}
-
 }  // namespace fd

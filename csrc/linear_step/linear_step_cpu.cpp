@@ -429,26 +429,30 @@ void run_all(const StepArgs& a) {
 void check_values(const StepArgs& a) {
     const int64_t step = *a.step;
     FD_CHECK_VALUE(step >= 0 && step < a.steps, "`step` must lie in [0, ", a.steps, "), got ", step);
+    bool replaced[kCoef + kRows] = {};
     for (int k = 0; k < a.n_elem; ++k) {
         const int64_t where = a.elem_map[k];
         const bool good =
             where >= kCx && where < kCoef + kRows && where != kClipBound && (where < kCin || where >= kCoef);
         FD_CHECK_VALUE(good, "`elem_map` names position ", where, ", which no element may replace");
+        replaced[where] = true;
     }
     bool anchor = false, noise = false, corrected = false;
     int ages = 0;
     for (int64_t b = 0; b < a.coef_batch; ++b) {
-        const double* row = a.coef + (step * a.coef_batch + b) * kCoef;
+        const auto weight = [&, row = a.coef + (step * a.coef_batch + b) * kCoef](int k) {
+            return replaced[k] || row[k] != 0;
+        };
         for (int r = 0; r < kRows; ++r) {
             if ((r >= kS0 && r - kS0 >= a.n_store) || (r == kA && a.anchor_mode != kAnchorRow)) continue;
-            anchor = anchor || row[position(r, kAnchor)] != 0;
-            noise = noise || row[position(r, kNoise)] != 0;
-            corrected = corrected || (r != kA && row[position(r, kCorrected)] != 0);
+            anchor = anchor || weight(position(r, kAnchor));
+            noise = noise || weight(position(r, kNoise));
+            corrected = corrected || (r != kA && weight(position(r, kCorrected)));
             for (int age = ages; age < kMaxHistory; ++age) {
-                if (row[position(r, kHistory + age)] != 0) ages = age + 1;
+                if (weight(position(r, kHistory + age))) ages = age + 1;
             }
         }
-        if (row[kDh] != 0) ages = std::max(ages, 1);
+        if (weight(kDh)) ages = std::max(ages, 1);
     }
     FD_CHECK_VALUE(!anchor || a.anchor != nullptr, "`anchor` is missing, but the row has a weight for it");
     FD_CHECK_VALUE(!noise || a.noise != nullptr || a.rng != nullptr,
@@ -494,7 +498,7 @@ void solver_step_(const Tensor& x, const std::vector<Tensor>& outs, Tensor x_out
                   int64_t n_store, int64_t clip_mode, int64_t anchor_mode) {
     Call call = bind_inputs(x, outs, anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise,
                             rng, n_store, clip_mode, anchor_mode);
-    bind_outputs(call, x, outs, x_out, anchor, history, model_in, noise);
+    bind_outputs(call, x, x_out, anchor, history, model_in);
     execute(call.args);
 }
 

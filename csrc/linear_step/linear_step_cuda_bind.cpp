@@ -31,7 +31,7 @@ void solver_step_(const Tensor& x, const std::vector<Tensor>& outs, Tensor x_out
     const DeviceGuard guard(x);
     Call call = bind_inputs(x, outs, anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise,
                             rng, n_store, clip_mode, anchor_mode);
-    bind_outputs(call, x, outs, x_out, anchor, history, model_in, noise);
+    bind_outputs(call, x, x_out, anchor, history, model_in);
     solver_step_cuda(current_stream(x), call.args);
 }
 

@@ -133,7 +133,7 @@ def pack_coef(
     coef[:, [D_X, D_U, D_H]] = post
     coef[:, CLIP_BOUND] = clip_bound
     coef[:, JUMP] = jump
-    coef[:, ROWS:C_IN] = rows.reshape(steps, -1)
+    coef[:, ROWS:C_IN] = rows.reshape(steps, N_ROWS * N_COLUMNS)
     coef[:, C_IN] = c_in
     if not np.isfinite(coef).all():
         bad = int(np.flatnonzero(~np.isfinite(coef).all(axis=1))[0])

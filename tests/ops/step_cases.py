@@ -1,12 +1,13 @@
 """Random solver steps, and what each must give: the operator's contract evaluated in float64 numpy.
 
-Positions of the coefficient vector are written out here once more, as numbers, so that the packed layout itself
-is under test.
+Positions of the coefficient vector are written out here once more, as numbers, so that the packed layout
+itself is under test.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Sequence
 from typing import Any
@@ -102,7 +103,7 @@ def random_case(
     steps: int = 3,
     density: float = 0.7,
 ) -> Case:
-    """Return a random step. `dtypes` are those of x, outs, history, noise; `noise`: "tensor", "rng", "rngs", ""."""
+    """Return a random step; `dtypes` of x, outs, history, noise; `noise` "tensor", "rng", "rngs" or ""."""
     random = np.random.default_rng(seed)
     batch = shape[0]
     normal = lambda *size: torch.from_numpy(np.asarray(random.standard_normal(size)))  # noqa: E731
@@ -139,9 +140,10 @@ def random_case(
     if noise == "tensor":
         options["noise"] = normal(*shape).to(noise_type)
     elif noise:
-        options["rng"] = torch.tensor(
-            [seed, 7] if noise == "rng" else [[seed + b, 7 * b, b] for b in range(batch)]
-        )
+        numbers_of = [[seed, 7]] if noise == "rng" else [[seed + b, 7 * b, b] for b in range(batch)]
+        options["rng"] = torch.tensor(numbers_of, dtype=torch.int64).reshape(-1, 2 if noise == "rng" else 3)
+        if noise == "rng":
+            options["rng"] = options["rng"][0]
     x, outs = normal(*shape).to(x_type), [normal(*shape).to(out_type) for _ in range(n_outs)]
     step = torch.tensor(int(random.integers(steps)))
     return Case(x, outs, torch.from_numpy(coef.reshape(steps, samples, 64)), step, options)
@@ -156,6 +158,19 @@ def _array(t: Tensor | None) -> np.ndarray | None:
 
 def _column(values: np.ndarray | None, b: int) -> Pair | None:
     return None if values is None else (values[b], np.abs(values[b]))
+
+
+def _total(shape: Sequence[int], *terms: tuple[Any, Pair | None]) -> Pair:
+    """Return the weighted sum; a zero weight drops its term, whatever that holds."""
+    value, size = np.zeros(shape), np.zeros(shape)
+    for factor, pair in terms:
+        if pair is None:
+            assert not np.any(factor), "a weight for a tensor that is not there"
+            continue
+        with np.errstate(invalid="ignore"):
+            value = value + np.where(factor != 0, factor * pair[0], 0)
+            size = size + np.where(factor != 0, np.abs(factor) * pair[1], 0)
+    return value, size
 
 
 def is_wide(case: Case) -> bool:
@@ -188,17 +203,7 @@ def evaluate(case: Case) -> dict[str, Pair]:
             weights = rounded(at(_array(o["weights"])))
             g, e = weights[:, b % weights.shape[1]]
 
-        def total(*terms: tuple[Any, Pair | None]) -> Pair:
-            value, size = np.zeros(shape), np.zeros(shape)
-            for factor, pair in terms:
-                if pair is None:
-                    assert not np.any(factor), "a weight for a tensor that is not there"
-                    continue
-                with np.errstate(invalid="ignore"):
-                    value = value + np.where(factor != 0, factor * pair[0], 0)
-                    size = size + np.where(factor != 0, np.abs(factor) * pair[1], 0)
-            return value, size
-
+        total = functools.partial(_total, shape)
         out_pairs = [(v, np.abs(v)) for v in outs]
         guided = total(*zip(map(np.float64, g), out_pairs, strict=True))
         jump = total(*zip(map(np.float64, e), out_pairs, strict=True))
@@ -236,7 +241,7 @@ _BITS = {F16: (10, -14), BF16: (7, -126), F32: (23, -126), F64: (52, -1022)}
 
 
 def check(got: Tensor, expected: Pair, wide: bool) -> None:
-    """Compare with the bound of a fused evaluation: a few roundings of the accumulator, one of the storage."""
+    """Compare with the bound of a fused evaluation: roundings of the accumulator, one of the storage."""
     value, size = expected
     bound = (1e-14 if wide else 3e-7) * size
     bits, smallest = _BITS[got.dtype]

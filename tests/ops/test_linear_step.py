@@ -126,7 +126,7 @@ def test_dpmpp_2m_by_hand(backend):
 
 @pytest.mark.emulated
 def test_guidance_is_two_lines_of_torch(backend):
-    """CFG as K = 2: o = o_u + w (o_c - o_u), per step and per sample; the second row of weights is the jump."""
+    """CFG as K = 2: o = o_u + w (o_c - o_u), per step and per sample; e_k is the jump."""
     case = random_case(1, (3, 8), n_outs=2, n_hist=0, n_store=0, noise="").to(backend.device)
     w = torch.tensor([[1.0, 3.0, 7.5], [0.0, 2.0, 1.0]], dtype=F64, device=backend.device)
     weights = torch.zeros(2, 2, 3, 2, dtype=F64, device=backend.device)
@@ -154,7 +154,7 @@ def test_anchor_modes(backend, anchor_mode):
 
 @pytest.mark.emulated
 def test_row_a_comes_first(backend):
-    """A predictor from the corrected state: X may use row A of the same call, and stays exact when A is rounded."""
+    """A predictor from the corrected state: X may use row A of the same call, before A is rounded."""
     x, out = (torch.randn(2, 33, generator=torch.Generator().manual_seed(s)) for s in (0, 1))
     x, out = x.half().to(backend.device), out.half().to(backend.device)
     coef = table({"A": ops.Row(state=0.3, output=0.1), "X": ops.Row(corrected=2.0, output=1.0)}).to(
@@ -204,7 +204,7 @@ def test_per_sample_coefficients_are_separate_runs(backend, seed):
 @pytest.mark.emulated
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_finished_samples_wait_in_the_batch(backend, dtype):
-    """Samples with fewer steps are padded with identity rows: they leave as they came, NaN in the output or not."""
+    """Samples with fewer steps are padded with identity rows: they leave as they came, NaN output or not."""
     case = random_case(2, (2, 19), dtypes=(dtype,) * 4, per_sample=True, n_store=0).to(backend.device)
     case.coef[:, 1] = table({"X": ops.Row(state=1.0)})[0].to(backend.device)
     case.outs[0][1] = float("nan")

@@ -1,4 +1,4 @@
-"""The history ring over many consecutive in-place calls, against a Python list that holds the values by age."""
+"""The history ring over many consecutive in-place calls, against a Python list of values by age."""
 
 from __future__ import annotations
 

@@ -17,6 +17,7 @@ load_ops()
 
 CLIP_MODES = {"none": 0, "static": 1, "dynamic": 2}
 ANCHOR_MODES = {"same": 0, "keep": 1, "row": 2}
+MAX_DIMS, MAX_ELEMENTS = 10, 64
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 _step = torch.ops.fastdiff_ops.solver_step.default
@@ -207,18 +208,17 @@ def _check(
         raise TypeError(f"`x` must be a Tensor, got {type(x).__name__}")
     if x.dtype not in DTYPES:
         raise TypeError(f"`x` must be float16, bfloat16, float32 or float64, got {x.dtype}")
-    if x.dim() < 1:
-        raise ValueError("`x` must have a batch axis [B, *S], got a 0-d tensor")
+    if not 1 <= x.dim() <= MAX_DIMS:
+        raise ValueError(f"`x` must have 1 to {MAX_DIMS} axes [B, *S], got {x.dim()}")
     if not isinstance(outs, (list, tuple)):
         raise TypeError(f"`outs` must be a list or tuple of tensors, got {type(outs).__name__}")
     if not 1 <= len(outs) <= MAX_OUTPUTS:
         raise ValueError(f"`outs` must hold 1 to {MAX_OUTPUTS} tensors, got {len(outs)}")
     batch, n_outs = x.shape[0], len(outs)
     for k, out in enumerate(outs):
-        _check_tensor(f"outs[{k}]", out, x, shape=x.shape, dtypes=(outs[0].dtype,))
-    if outs[0].dtype not in DTYPES:
-        raise TypeError(f"`outs` must be floating point, got {outs[0].dtype}")
-    _check_tensor("coef", coef, x, dtypes=(torch.float64, torch.float32))
+        _check_tensor(f"outs[{k}]", out, x, shape=x.shape, dtypes=(outs[0].dtype,) if k else DTYPES)
+    numbers = torch.float32 if x.is_mps else torch.float64  # that device has no float64
+    _check_tensor("coef", coef, x, dtypes=(numbers,))
     if coef.dim() != 3 or coef.shape[1] not in (1, batch) or coef.shape[2] != N_COEF:
         raise ValueError(f"`coef` must have shape [E, 1 or {batch}, {N_COEF}], got {tuple(coef.shape)}")
     _check_tensor("step", step, x, shape=(), dtypes=(torch.int64,))
@@ -233,7 +233,7 @@ def _check(
         if n_outs > 1:
             raise ValueError(f"`weights` must be given for {n_outs} outputs")
     else:
-        _check_tensor("weights", weights, x, dtypes=(torch.float64, torch.float32))
+        _check_tensor("weights", weights, x, dtypes=(numbers,))
         shape = tuple(weights.shape)
         steps, samples = (1, coef.shape[0]), (1, batch)
         good = len(shape) == 4 and shape[0] in steps and shape[2] in samples
@@ -282,8 +282,8 @@ def _check_elements(elem: Tensor, elem_map: Tensor, x: Tensor, coef: Tensor) -> 
     sample, tail = x.shape[1:], elem.shape[2:]
     fits = elem.dim() >= 2 and len(tail) <= len(sample)
     fits = fits and all(a in (1, b) for a, b in zip(reversed(tail), reversed(sample), strict=False))
-    if not fits or elem.shape[0] not in (1, coef.shape[0]):
-        wanted = f"[1 or {coef.shape[0]}, n, *S'] with S' broadcastable to {tuple(sample)}"
+    if not fits or elem.shape[0] not in (1, coef.shape[0]) or elem.shape[1] > MAX_ELEMENTS:
+        wanted = f"[1 or {coef.shape[0]}, n <= {MAX_ELEMENTS}, *S'] with S' broadcastable to {tuple(sample)}"
         raise ValueError(f"`elem` must have shape {wanted}, got {tuple(elem.shape)}")
     if elem_map.shape != (elem.shape[1],):
         raise ValueError(f"`elem_map` must have shape ({elem.shape[1]},), got {tuple(elem_map.shape)}")

@@ -23,9 +23,11 @@ from .._coefficients import (
     D_H,
     D_U,
     D_X,
+    ELEMENT_POSITIONS,
     HISTORY,
     JUMP,
     N_COLUMNS,
+    N_ROWS,
     NOISE,
     OUTPUT,
     ROW_A,
@@ -71,6 +73,12 @@ def ring_slots(step: Tensor, n_store: int, length: int) -> tuple[Tensor, Tensor]
     return (head - 1 - ages) % max(length, 1), (head + torch.arange(2, device=step.device)) % max(length, 1)
 
 
+def _replaced(elem_map: Tensor) -> tuple[Tensor, Tensor]:
+    """Return, by position, whether an element coefficient stands in, and which; read on the device."""
+    hits = elem_map == torch.arange(BIAS + N_ROWS, device=elem_map.device)[:, None]
+    return hits.any(1), hits.int().argmax(1)
+
+
 def _gather(
     x: Tensor,
     outs: Sequence[Tensor],
@@ -96,12 +104,14 @@ def _gather(
     bias: list[Tensor | None] = [None] * 4
     if elem is not None and elem_map is not None:
         values = elem.index_select(0, at if elem.shape[0] > 1 else torch.zeros_like(at))[0].to(acc)
-        for index, where in enumerate(elem_map.tolist()):
-            element = values[index].reshape(1, *[1] * (x.dim() - values.dim()), *values.shape[1:])
-            if where >= BIAS:
-                bias[where - BIAS] = element
+        values = values.reshape(-1, *[1] * (x.dim() - values.dim()), *values.shape[1:])
+        replaced, which = _replaced(elem_map)
+        for k in ELEMENT_POSITIONS if elem_map.numel() else ():
+            element = values.index_select(0, which[k : k + 1])
+            if k >= BIAS:
+                bias[k - BIAS] = torch.where(replaced[k], element, 0)
             else:
-                coefs[where] = element
+                coefs[k] = torch.where(replaced[k], element, coefs[k])
     g = e = []
     if weights is not None:
         w = weights.index_select(0, at if weights.shape[0] > 1 else torch.zeros_like(at))[0].to(acc)
@@ -133,8 +143,8 @@ def _gather(
 
 
 def _term(c: Tensor, value: Tensor) -> Tensor:
-    """Return c value, and zero where c is zero, whatever the value holds."""
-    return torch.where(c != 0, c * value, 0)
+    """Return c value, and zero where c is zero, whatever the value holds; differentiable in c there too."""
+    return c * torch.where((c != 0) | value.isfinite(), value, 0)
 
 
 @dataclass
@@ -328,7 +338,6 @@ def solver_step_backward(
             if value is not None and (row, column) != (ROW_A, CORRECTED):
                 products[position(row, column)] = (into[row], value)
 
-    mapped = [] if elem_map is None else elem_map.tolist()
     grad_history = None
     if history is not None:
         by_age = torch.stack(columns[HISTORY : HISTORY + history.shape[0]])
@@ -340,9 +349,9 @@ def solver_step_backward(
         "outs": [(g * grad_o + e * grad_jump).to(o.dtype) for g, e, o in zip(s.g, s.e, outs, strict=True)],
         "anchor": None if anchor is None else columns[ANCHOR].to(anchor.dtype),
         "history": grad_history,
-        "coef": _coef_gradient(products, coef, step, mapped),
+        "coef": _coef_gradient(products, coef, step, elem_map),
         "weights": None if weights is None else _weight_gradient(grad_o, grad_jump, s.outs, weights, step),
-        "elem": None if elem is None else _element_gradient(products, into, elem, step, mapped),
+        "elem": None if elem is None else _element_gradient(products, into, elem, step, elem_map),
         "noise": None if noise is None else columns[NOISE].to(noise.dtype),
     }
 
@@ -359,15 +368,17 @@ def _at_step(value: Tensor, like: Tensor, step: Tensor) -> Tensor:
 
 
 def _coef_gradient(
-    products: dict[int, tuple[Tensor, Tensor]], coef: Tensor, step: Tensor, mapped: list[int]
+    products: dict[int, tuple[Tensor, Tensor]], coef: Tensor, step: Tensor, elem_map: Tensor | None
 ) -> Tensor:
     samples = coef.shape[1]
     nothing = torch.zeros(samples, dtype=torch.float64, device=coef.device)
     sums = [nothing] * coef.shape[2]
     for where, (gradient, value) in products.items():
-        if where not in mapped:
-            sums[where] = _per_sample(gradient * value, samples)
-    return _at_step(torch.stack(sums, 1), coef, step)
+        sums[where] = _per_sample(gradient * value, samples)
+    by_position = torch.stack(sums, 1)
+    if elem_map is not None:
+        by_position = torch.where(_replaced(elem_map)[0][: coef.shape[2]], 0, by_position)
+    return _at_step(by_position, coef, step)
 
 
 def _weight_gradient(
@@ -384,17 +395,19 @@ def _element_gradient(
     into: list[Tensor],
     elem: Tensor,
     step: Tensor,
-    mapped: list[int],
+    elem_map: Tensor | None,
 ) -> Tensor:
-    parts = []
-    for where in mapped:
-        if where >= BIAS:
-            full = into[where - BIAS]
-        else:
-            gradient, value = products[where]
-            full = gradient * value
+    def reduced(full: Tensor) -> Tensor:
         total = full.sum(0)
         shape = (*[1] * (total.dim() - elem.dim() + 2), *elem.shape[2:])
         axes = [axis for axis, size in enumerate(shape) if size == 1 and total.shape[axis] != 1]
-        parts.append((total.sum(axes, keepdim=True) if axes else total).reshape(elem.shape[2:]))
-    return _at_step(torch.stack(parts), elem, step)
+        return (total.sum(axes, keepdim=True) if axes else total).reshape(elem.shape[2:])
+
+    assert elem_map is not None
+    nothing = into[0].new_zeros(elem.shape[2:])
+    by_position = [nothing] * (BIAS + N_ROWS)
+    for where, (gradient, value) in products.items():
+        by_position[where] = reduced(gradient * value)
+    for row in range(N_ROWS):
+        by_position[BIAS + row] = reduced(into[row])
+    return _at_step(torch.stack(by_position).index_select(0, elem_map), elem, step)
