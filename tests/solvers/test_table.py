@@ -6,6 +6,8 @@ import copy
 import dataclasses
 import json
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -395,6 +397,30 @@ def test_singlestep_budgets(n: int, orders: list[int], with_zero: list[int]) -> 
     assert sizes(
         make_table("dpmpp_3s", VP, timesteps(VP, n, "logSNR"), orders=[2] * (n // 2) + [1] * (n % 2))
     ) == ([2] * (n // 2) + [1] * (n % 2))
+
+
+def test_a_solver_is_written_without_the_compiled_library() -> None:
+    code = """
+import sys
+sys.modules["fastdiff_ops._load"] = None  # whatever needs the library fails to import
+from fastdiff_ops.schedules import FlowMatching
+from fastdiff_ops.solvers import STORE_OUTPUT, Call, Grid, Node, Row, make_table, solver
+
+@solver("mine")
+def mine(grid: Grid):
+    for s, t in grid.steps():
+        assert isinstance(s, Node)
+        yield Call(s, t, "velocity", Row(state=1.0, output=t.sigma - s.sigma), STORE_OUTPUT)
+
+table = make_table("mine", FlowMatching(), [1.0, 0.5, 0.0])
+assert (table.rows == make_table("euler", FlowMatching(), [1.0, 0.5, 0.0]).rows).all()
+try:
+    from fastdiff_ops.solvers import sample
+except ImportError:
+    print("done")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.stdout == "done\n", ran.stderr
 
 
 def test_names_of_solvers_are_taken_once() -> None:

@@ -1,13 +1,20 @@
-"""Diffusion solvers as tables of coefficients, and the loop that runs any of them."""
+"""Diffusion solvers as tables of coefficients, and the loop that runs any of them.
+
+`sample`, `resume`, `StepInfo` and `TrajectoryState` need the compiled library and are imported on first use;
+tables, and all that a solver is written with, do without.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .._coefficients import Row
+
 # importing a family registers its solvers
 from . import ddim, dpm_multistep, dpm_singlestep, euler  # noqa: F401
 from .dpm_singlestep import singlestep_times
-from .registry import Call, make_table, solver, solver_names
+from .grid import Grid, Node
+from .registry import STORE_OUTPUT, Call, make_table, solver, solver_names
 from .table import SolverTable, TableStep
 
 if TYPE_CHECKING:
@@ -16,7 +23,11 @@ if TYPE_CHECKING:
     from .state import TrajectoryState
 
 __all__ = [
+    "STORE_OUTPUT",
     "Call",
+    "Grid",
+    "Node",
+    "Row",
     "SolverTable",
     "StepInfo",
     "TableStep",
@@ -29,7 +40,6 @@ __all__ = [
     "solver_names",
 ]
 
-# these need the compiled library; tables do not
 _SAMPLING = {"StepInfo": "observers", "TrajectoryState": "state", "resume": "sampling", "sample": "sampling"}
 
 

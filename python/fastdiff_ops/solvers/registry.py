@@ -18,6 +18,7 @@ from .table import SolverTable
 if TYPE_CHECKING:
     from fastdiff_ops.schedules import NoiseSchedule
 
+#: The usual `store` of a `Call`: the converted model output is kept for later steps.
 STORE_OUTPUT = (Row(output=1.0),)
 
 
