@@ -8,7 +8,7 @@ import pytest
 import torch
 from fastdiff_ops.ops.random import PhiloxState, randn
 from fastdiff_ops.schedules import VE, FlowMatching, timesteps
-from fastdiff_ops.solvers import make_table, sample
+from fastdiff_ops.solvers import StepInfo, make_table, resume, sample
 from solver_runs import VP, X, network, run
 from torch import Tensor
 
@@ -51,6 +51,31 @@ def test_philox_state_is_advanced_past_the_run() -> None:
     with pytest.raises(KeyboardInterrupt):
         run("dpmpp_2m_sde", model=broken, seed=state)
     assert state.offset == 16
+
+
+def test_philox_state_moves_on_by_the_table_alone() -> None:
+    """Whatever a run draws, and however early it ends, the next one is the same."""
+    expected = run("dpmpp_2m_sde", x=(2, 3), seed=5, offset=1 + 6)
+    stopped: dict[str, Any] = {"callback": lambda step: step.index == 1}
+    for first in ({"table": "dpmpp_2m"}, {"table": "dpmpp_2m", "x": (2, 3)}, {"table": "dpmpp_2m_sde"}):
+        for ending in ({}, stopped):
+            state = PhiloxState(5)
+            run(**first, **ending, seed=state)
+            assert state == PhiloxState(5, offset=1 + 6)
+            assert torch.equal(run("dpmpp_2m_sde", x=(2, 3), seed=state), expected)
+
+
+def test_resuming_a_stopped_run_leaves_the_philox_state() -> None:
+    state, kept = PhiloxState(5), []
+
+    def stop(step: StepInfo) -> bool:
+        kept.append(step.state())
+        return step.index == 1
+
+    run("dpmpp_2m_sde", x=(2, 3), seed=state, callback=stop)
+    after = resume(network, kept[-1])
+    assert torch.equal(after, run("dpmpp_2m_sde", x=(2, 3), seed=5))
+    assert state == PhiloxState(5, offset=1 + 6)
 
 
 def test_deterministic_runs_leave_the_generator_alone() -> None:

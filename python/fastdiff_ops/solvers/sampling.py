@@ -152,6 +152,11 @@ def sample(  # type: ignore[misc]  # the overloads abbreviate the keywords
     The model is given the run's own buffers, which are reused: it must not write to them, nor keep them
     without a clone. Under torch.compile, bind the table outside of the compiled function.
 
+    A `PhiloxState` given as seed is moved on by 1 + evaluations of the table whenever a run returns: also
+    when a callback ended it early (so that resuming it later uses numbers that no other run has) and when
+    nothing was drawn (so that what follows does not depend on `eta`, or on where the latents came from). A
+    run that raises leaves it, to be repeated. A `torch.Generator` or None is read only if something is drawn.
+
     Examples
     --------
     >>> import torch
