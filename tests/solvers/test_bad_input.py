@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from fastdiff_ops.schedules import VE, Discrete, FlowMatching, timesteps
+from fastdiff_ops.schedules import VE, Discrete, FlowMatching, NoiseSchedule, timesteps
 from fastdiff_ops.solvers import make_table, sample
 from solver_runs import TS, VP, X, network, run
 
@@ -30,6 +30,7 @@ from solver_runs import TS, VP, X, network, run
         ({"strength": 0.5}, ValueError, "`strength` needs `init_image`"),
         ({"x": None, "init_image": X, "strength": 0.5}, ValueError, "`strength` goes with a solver's name"),
         ({"num_steps": 5}, ValueError, "`num_steps` goes with a solver's name"),
+        ({"spacing_options": {"rho": 5.0}}, ValueError, "`spacing_options` goes with a solver's name"),
         ({"prediction_type": None}, ValueError, "`prediction_type` must be given"),
         ({"prediction_type": "epsilon"}, ValueError, "`prediction_type` must be one of eps, x0"),
         ({"clip": "hard"}, ValueError, "`clip` must be None, 'static' or 'dynamic'"),
@@ -97,6 +98,26 @@ def test_seeds_are_checked_where_nothing_is_drawn(kwargs: dict, error: type[Exce
         ("ddim", {"num_steps": None}, ValueError, "needs `schedule` and `num_steps`"),
         ("ddim", {"num_steps": 0}, ValueError, "`n` must be at least 1"),
         ("ddim", {"spacing": "cubic"}, ValueError, "`spacing` must be one of"),
+        ("ddim", {"spacing_options": {"rho": 5.0}}, ValueError, "`spacing_options` needs `spacing`"),
+        (
+            "ddim",
+            {"spacing": "karras", "spacing_options": {"power": 5.0}},
+            ValueError,
+            r"`spacing` 'karras' takes the options \['rho'\], got also \['power'\]",
+        ),
+        (
+            "ddim",
+            {"spacing": "karras", "spacing_options": "dpm"},
+            TypeError,
+            "`spacing_options` must be a mapping, got str",
+        ),
+        (
+            "ddim",
+            {"spacing": "karras", "spacing_options": {"n": 3}},
+            ValueError,
+            "`spacing_options` holds n, which `sample` passes itself",
+        ),
+        ("ddim", {"spacing": "leading"}, ValueError, "`spacing` must be one of"),
         ("ddim", {"solver_options": {"order": 2}}, TypeError, "'ddim' has no option order"),
         ("ddim", {"x": None, "init_image": X, "strength": 0.0}, ValueError, "`strength` must lie in"),
         ("ddim", {"x": None, "init_image": X, "strength": 0.1}, ValueError, "leave at least one of 6 steps"),
@@ -132,3 +153,23 @@ def test_defaults_by_name() -> None:
         by_name = sample(network, X, "dpmpp_2m", schedule=schedule, num_steps=5, prediction_type=kind)
         table = make_table("dpmpp_2m", schedule, timesteps(schedule, 5, spacing, **options))
         assert torch.equal(by_name, run(table, prediction_type=kind))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "spacing", "options"),
+    [
+        (VP, "karras", {"rho": 5.0, "final_sigma": "zero"}),
+        (
+            Discrete.from_table("linear", reading="diffusers"),
+            "leading",
+            {"family": "ddim", "steps_offset": 1},
+        ),
+        (Discrete.from_table("linear", reading="diffusers"), "leading", {"family": "dpm"}),
+    ],
+)
+def test_spacing_options(schedule: NoiseSchedule, spacing: str, options: dict) -> None:
+    arguments: dict[str, Any] = {"schedule": schedule, "num_steps": 5, "prediction_type": "x0"}
+    by_name = sample(network, X, "dpmpp_2m", spacing=spacing, spacing_options=options, **arguments)
+    table = make_table("dpmpp_2m", schedule, timesteps(schedule, 5, spacing, **options))
+    assert torch.equal(by_name, run(table, prediction_type="x0"))
+    assert not torch.equal(by_name, sample(network, X, "dpmpp_2m", **arguments))

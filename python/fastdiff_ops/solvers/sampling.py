@@ -46,6 +46,7 @@ def sample(  # type: ignore[misc]  # the overloads abbreviate the keywords
     schedule: NoiseSchedule | None = None,
     num_steps: int | None = None,
     spacing: str | None = None,
+    spacing_options: Mapping[str, Any] | None = None,
     solver_options: Mapping[str, Any] | None = None,
     model_kwargs: Mapping[str, Any] | None = None,
     guidance_scale: float | Tensor | None = None,
@@ -85,10 +86,11 @@ def sample(  # type: ignore[misc]  # the overloads abbreviate the keywords
     prediction_type : str
         What the model predicts: "eps", "x0", "v", "score", "velocity" or "edm". May be left out for a bound
         table.
-    schedule, num_steps, spacing, solver_options
-        Only with a solver's name. Default spacings: "karras" and a last step to 0 on VE and EDM,
-        "time_uniform" on flow matching, diffusers' "trailing" (family "dpm") on a discrete table, else
-        "logSNR".
+    schedule, num_steps, spacing, spacing_options, solver_options
+        Only with a solver's name. Times are ``schedules.timesteps(schedule, num_steps, spacing,
+        **spacing_options)``: options are `family`, `final_sigma` and the spacing's own, such as `rho`.
+        Default spacings: "karras" and a last step to 0 on VE and EDM, "time_uniform" on flow matching,
+        diffusers' "trailing" (family "dpm") on a discrete table, else "logSNR".
     model_kwargs : mapping, optional
         Further arguments of the model.
     guidance_scale : float or Tensor [B], optional
@@ -171,7 +173,9 @@ def sample(  # type: ignore[misc]  # the overloads abbreviate the keywords
     if strength is not None and init_image is None:
         raise ValueError("`strength` needs `init_image`")
     clipping = clip_settings(clip, clip_value, clip_quantile, clip_cap)
-    table = resolve_table(table, prediction_type, schedule, num_steps, spacing, solver_options, strength)
+    table = resolve_table(
+        table, prediction_type, schedule, num_steps, spacing, spacing_options, solver_options, strength
+    )
     like = latents_like(x, init_image, dtype, device)
     given = isinstance(x, Tensor)
     rng = None

@@ -13,7 +13,7 @@ from fastdiff_ops.schedules import VE, Discrete, FlowMatching, NoiseSchedule, ti
 
 from .noise import LATENTS, normals
 from .registry import make_table
-from .table import CLIP_MODES, SolverTable
+from .table import CLIP_MODES, Array, SolverTable
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -24,6 +24,7 @@ def resolve_table(
     schedule: NoiseSchedule | None,
     num_steps: int | None,
     spacing: str | None,
+    spacing_options: Mapping[str, Any] | None,
     solver_options: Mapping[str, Any] | None,
     strength: float | None,
 ) -> SolverTable:
@@ -32,6 +33,7 @@ def resolve_table(
         "schedule": schedule,
         "num_steps": num_steps,
         "spacing": spacing,
+        "spacing_options": spacing_options,
         "solver_options": solver_options,
         "strength": strength,
     }
@@ -44,7 +46,7 @@ def resolve_table(
     elif isinstance(table, str):
         if schedule is None or num_steps is None:
             raise ValueError(f"`table` is the name {table!r}, which needs `schedule` and `num_steps`")
-        ts = default_timesteps(schedule, num_steps, spacing)
+        ts = default_timesteps(schedule, num_steps, spacing, spacing_options)
         if strength is not None:
             ts = ts[_skipped_steps(num_steps, strength) :]
         table = make_table(table, schedule, ts, **(solver_options or {}))
@@ -57,10 +59,19 @@ def resolve_table(
     return table
 
 
-def default_timesteps(schedule: NoiseSchedule, num_steps: int, spacing: str | None) -> Any:
-    """Nodes of the spacing, or of the one that suits the schedule."""
+def default_timesteps(
+    schedule: NoiseSchedule, num_steps: int, spacing: str | None, options: Mapping[str, Any] | None = None
+) -> Array:
+    """Nodes of the spacing with its options, or of the one that suits the schedule."""
+    if options is not None:
+        if spacing is None:
+            raise ValueError("`spacing_options` needs `spacing`, the name that they belong to")
+        if not isinstance(options, Mapping):
+            raise TypeError(f"`spacing_options` must be a mapping, got {type(options).__name__}")
+        if taken := sorted({"schedule", "n", "spacing"} & options.keys()):
+            raise ValueError(f"`spacing_options` holds {', '.join(taken)}, which `sample` passes itself")
     if spacing is not None:
-        return timesteps(schedule, num_steps, spacing)
+        return timesteps(schedule, num_steps, spacing, **(options or {}))
     if isinstance(schedule, FlowMatching):
         return timesteps(schedule, num_steps, "time_uniform")
     if isinstance(schedule, VE):
