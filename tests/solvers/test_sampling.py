@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import fastdiff_ops.reference
@@ -12,6 +14,7 @@ import torch
 from fastdiff_ops.ops.random import randn
 from fastdiff_ops.schedules import EDM, VE, Discrete, timesteps
 from fastdiff_ops.solvers import SolverTable, make_table, sample
+from fastdiff_ops.solvers.packing import coef_dtype
 from problems import MixtureModel, rms, start_points
 from solver_runs import TS, VP, X, network, run
 from solver_tables import IDS, TABLES, run_table
@@ -126,8 +129,6 @@ def test_row_anchor_and_elements_run_as_the_reference_says() -> None:
             lambda x, t: torch.sin(x), x, table, prediction_type="x0", seed=8, differentiable=differentiable
         )
         torch.testing.assert_close(actual.detach(), expected, rtol=1e-12, atol=1e-10)
-
-    import dataclasses
 
     elem = rng.normal(size=(n, 2, 2))  # the weight of x and the bias of row X, per element of a sample
     with_elements = dataclasses.replace(base, elem=elem, elem_map=(8, 64))
@@ -297,3 +298,40 @@ def test_reference_gives_the_same_run(monkeypatch: pytest.MonkeyPatch) -> None:
     actual = run("dpmpp_3m_sde", x=X.double(), **kwargs)
     monkeypatch.setattr(torch.ops.fastdiff_ops, "solver_step_", original)
     torch.testing.assert_close(actual, expected, rtol=1e-5, atol=1e-5)  # its normals agree to a few 1e-7
+
+
+def test_coefficient_types() -> None:
+    assert {coef_dtype(torch.device(name)) for name in ("cpu", "cuda", "xpu", "meta")} == {torch.float64}
+    assert coef_dtype(torch.device("mps")) == torch.float32
+
+
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_no_float64_reaches_a_device_without_it(
+    differentiable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The operators stood in for by their references, which take float32 coefficients on every device."""
+    table = make_table("dpmpp_2m_sde", VP, TS)
+    table = dataclasses.replace(table, elem=np.ones((1, 1, 4, 1, 1)), elem_map=(64,))
+    guidance = {"guidance_scale": 2.0, "model_kwargs": {"shift": X}, "uncond_kwargs": {"shift": 0 * X}}
+
+    def model(x: Tensor, t: Tensor, shift: Tensor) -> Tensor:
+        assert t.dtype == torch.float32
+        return network(x, t) + shift
+
+    kwargs: dict[str, Any] = {**guidance, "model": model, "clip": "dynamic", "differentiable": differentiable}
+    expected = run(table, **kwargs)
+
+    def without_float64(function: Any) -> Any:
+        def call(*args: Any) -> Any:
+            tensors = [a for a in args if isinstance(a, Tensor)]
+            assert all(a.dtype != torch.float64 for a in tensors)
+            return function(*args)
+
+        return SimpleNamespace(default=call)
+
+    for module in ("sampling", "branches"):
+        monkeypatch.setattr(f"fastdiff_ops.solvers.{module}.coef_dtype", lambda device: torch.float32)
+    for name in ("solver_step", "solver_step_", "abs_quantile"):
+        stub = without_float64(getattr(fastdiff_ops.reference, name))
+        monkeypatch.setattr(torch.ops.fastdiff_ops, name, stub)
+    torch.testing.assert_close(run(table, **kwargs), expected, rtol=1e-5, atol=1e-5)

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .packing import coef_dtype
+
 Model = Callable[..., Tensor]
 BATCHINGS = ("concat", "two_calls")
 
@@ -24,7 +26,7 @@ class Branches:
     ----------
     copies : int
         How often the network's input repeats the state along the batch axis.
-    weights : float64 Tensor [1, 2, 1 or B, K] or None
+    weights : Tensor [1, 2, 1 or B, K] of `coef_dtype`, or None
         Guidance weights for `ops.solver_step`; None for a single output.
     evaluate : callable
         (network input, times) -> list of K outputs like x.
@@ -79,7 +81,7 @@ def _guidance_weights(scale: Tensor, x: Tensor) -> Tensor:
         raise ValueError(
             f"`guidance_scale` must be a number or [{x.shape[0]}], got shape {tuple(scale.shape)}"
         )
-    w = scale.to(x.device, torch.float64).reshape(-1)
+    w = scale.to(x.device, coef_dtype(x.device)).reshape(-1)
     g = torch.stack([1.0 - w, w], dim=-1)
     return torch.stack([g, torch.zeros_like(g)])[None]
 

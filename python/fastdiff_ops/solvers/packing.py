@@ -32,6 +32,14 @@ class Packed:
     elem_map: torch.Tensor | None
 
 
+def coef_dtype(device: torch.device) -> torch.dtype:
+    """Type of coefficients and guidance weights on a device: float64, float32 where there is none.
+
+    What is accumulated in float32 rounds them to that first, so nothing is lost.
+    """
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def pack(table: SolverTable) -> Packed:
     """Pack a table that is bound."""
     prediction = str(table.prediction_type)

@@ -16,6 +16,7 @@ from .loop import Run, run_functional, run_in_place
 from .memory import dense, empty_like, empty_ring, ring_like
 from .noise import FIRST_EVALUATION, Seeds, advance, at_draw, check_seed, run_rng
 from .observers import Inpainting, StepInfo, watcher
+from .packing import coef_dtype
 from .start import check_latents, clip_settings, initial_state, latents_like, resolve_table
 from .state import TrajectoryState
 from .table import SolverTable
@@ -191,9 +192,7 @@ def sample(  # type: ignore[misc]  # the overloads abbreviate the keywords
         history=None,
         rng=rng,
         settings={**clipping, "guidance_batching": guidance_batching},
-        guidance_scale=None
-        if guidance_scale is None
-        else torch.as_tensor(guidance_scale, dtype=torch.float64),
+        guidance_scale=_scale(guidance_scale),
     )
     result = resume(
         model,
@@ -273,6 +272,12 @@ def resume(  # type: ignore[misc]  # the overloads abbreviate the keywords
     return x if states is None else (x, torch.stack(states))
 
 
+def _scale(guidance_scale: float | Tensor | None) -> Tensor | None:
+    if guidance_scale is None or isinstance(guidance_scale, Tensor):
+        return None if guidance_scale is None else guidance_scale.to(coef_dtype(guidance_scale.device))
+    return torch.as_tensor(guidance_scale, dtype=torch.float64)
+
+
 def _prepare(
     model: Model,
     state: TrajectoryState,
@@ -289,7 +294,7 @@ def _prepare(
     x = dense(state.x)
     if "row" in table.anchor and "keep" in table.anchor:
         x = x.clone()  # it may become an anchor that is written to
-    device = x.device
+    device, numbers = x.device, coef_dtype(x.device)
     guidance = (state.guidance_scale, uncond_kwargs, settings["guidance_batching"])
     branches = Branches(model, x, model_kwargs, *guidance, scaled=packed.scaled)
     coef = table.coefficients(clip=settings["clip"], clip_value=settings["clip_value"])
@@ -310,11 +315,11 @@ def _prepare(
         history=history,
         evaluate=branches.evaluate,
         copies=branches.copies,
-        coef=coef.to(device),
+        coef=coef.to(device, numbers),
         steps=torch.arange(len(table), device=device).unbind(0),
         times=times[:, None].repeat(1, branches.copies * x.shape[0]).unbind(0),
         weights=branches.weights,
-        elem=None if packed.elem is None else packed.elem.to(device),
+        elem=None if packed.elem is None else packed.elem.to(device, numbers),
         elem_map=None if packed.elem_map is None else packed.elem_map.to(device),
         rng=None if state.rng is None else at_draw(state.rng, FIRST_EVALUATION),
         clip=settings["clip"],

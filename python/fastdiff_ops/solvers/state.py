@@ -38,7 +38,8 @@ class TrajectoryState:
         The run's random stream, if it needs one.
     settings : mapping
         Arguments of `sample` that the continuation must share.
-    guidance_scale : float64 Tensor [1 or B] or None
+    guidance_scale : Tensor [1 or B], or None
+        float64, or float32 from a device without it.
     """
 
     table: SolverTable
