@@ -102,6 +102,25 @@ def test_network_output_of_another_dtype() -> None:
         assert torch.isfinite(result).all()
 
 
+@pytest.mark.parametrize("returned", [lambda x: x, lambda x: x.view_as(x)])
+@pytest.mark.parametrize("batching", ["concat", "two_calls"])
+@pytest.mark.parametrize("schedule", [VP, EDM()], ids=["plain", "scaled"])
+def test_network_that_returns_its_input(schedule: Any, batching: str, returned: Any) -> None:
+    """The step writes the next network input, which then is no output any more."""
+    table = make_table("dpmpp_2m", schedule, timesteps(schedule, 5, "logSNR"))
+    none = {"model_kwargs": {}, "uncond_kwargs": {}, "prediction_type": "x0"}
+    runs = [
+        guided(2.0, table, model=model, guidance_batching=batching, **none)
+        for model in (lambda x, t: returned(x), lambda x, t: x.clone())
+    ]
+    assert torch.equal(*runs)
+    alone = [
+        sample(model, X, table, prediction_type="x0")
+        for model in (lambda x, t: returned(x), lambda x, t: x.clone())
+    ]
+    assert torch.equal(*alone)
+
+
 def test_nested_and_shared_arguments() -> None:
     table = torch.arange(5.0)  # not per sample: passed through
 

@@ -89,7 +89,7 @@ def _guidance_weights(scale: Tensor, x: Tensor) -> Tensor:
 def _checked(
     model: Model, x: Tensor, kwargs: Mapping[str, Any], copies: int, scaled: bool
 ) -> Callable[[Tensor, Tensor], list[Tensor]]:
-    """The model, returning a list of one checked output, cast where the step writes the network's input."""
+    """The model, returning a list of one checked output; one of its own where the step writes the input."""
     shape = torch.Size([copies * x.shape[0], *x.shape[1:]])
     device, dtype = x.device, x.dtype
 
@@ -97,10 +97,21 @@ def _checked(
         out = model(net_in, t, **kwargs)
         if not isinstance(out, Tensor) or out.shape != shape or out.device != device:
             _refuse(out, shape, device)
+        if not scaled:
+            return [out]
         # the step writes that input in the dtype of the outputs, and x is what the network was given
-        return [out.to(dtype) if scaled and out.dtype != dtype else out]
+        if out.dtype != dtype:
+            return [out.to(dtype)]
+        return [out.clone() if _share_memory(out, net_in) else out]
 
     return call
+
+
+def _share_memory(a: Tensor, b: Tensor) -> bool:
+    """Whether both are (views of) one tensor; never in a traced graph, where nothing is written in place."""
+    if torch.compiler.is_compiling():
+        return False
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr()
 
 
 def _refuse(out: object, shape: torch.Size, device: torch.device) -> None:
