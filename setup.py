@@ -30,15 +30,13 @@ DEFAULT_ARCHS = "8.0;8.6;8.9;9.0;10.0+PTX"
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020a000000000000"
 # Only fd::fma may fuse (-ffp-contract=off, -fmad=false): SIMD levels and CUDA would differ in the last bit.
 CXX_FLAGS = ["-O3", "-g0", "-std=c++20", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno"]
-CXX_FLAGS += [
-    "-fno-trapping-math",
-    "-Wall",
-    "-Wextra",
-    "-Wno-unused-parameter",
-    f"-fmacro-prefix-map={ROOT}/=",
-]
+CXX_FLAGS += ["-fno-trapping-math", "-Wall", "-Wextra", "-Wno-unused-parameter"]
+# Errors name source files, and should not tell users in which folders they lay when the library was built.
+# The last that fits wins: torch may be installed inside the project.
+NAMELESS = [f"-fmacro-prefix-map={folder}/=" for folder in (ROOT, ce.include_paths()[0])]
+CXX_FLAGS += NAMELESS
 NVCC_FLAGS = ["-O3", "-std=c++20", "-fmad=false", "-cudart=static", "--expt-relaxed-constexpr", STABLE_ABI]
-NVCC_FLAGS += [f"-Xcompiler=-fvisibility=hidden,-ffp-contract=off,-fmacro-prefix-map={ROOT}/="]
+NVCC_FLAGS += ["-Xcompiler=" + ",".join(["-fvisibility=hidden", "-ffp-contract=off", *NAMELESS])]
 
 
 def find_cuda() -> Path | None:

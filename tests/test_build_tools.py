@@ -148,6 +148,18 @@ def test_planted_linkage_is_found(tmp_path: Path) -> None:
     assert "searches /home/builder" in check_library.linkage(planted)
 
 
+@pytest.mark.parametrize(
+    "folder", [check_library.TORCH / "include", check_library.ROOT], ids=["torch", "project"]
+)
+def test_planted_folders_are_found(folder: Path, setup: ModuleType, tmp_path: Path) -> None:
+    """A header's own name is in the library unless the build's flags take its folder off."""
+    source = f'#line 1 "{folder}/deep/header.h"\nconst char* where() {{ return __FILE__; }}\n'
+    planted = shared_library(tmp_path, source)
+    assert f"names {folder}" in check_library.embedded_folders(planted)
+    assert check_library.embedded_folders(shared_library(tmp_path, source, *setup.NAMELESS)) == []
+    assert all(flag in setup.CXX_FLAGS and flag in setup.NVCC_FLAGS[-1] for flag in setup.NAMELESS)
+
+
 LOG = """ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function '_Z1kPf' for 'sm_90'
 ptxas info    : Function properties for _Z1kPf

@@ -4,7 +4,8 @@
 
 * Every symbol it needs from torch is in the CPU-only torch library, or weak: all symbols are resolved when it
   is loaded, so one call into CUDA libraries would make it unloadable where torch has no CUDA.
-* It links no CUDA library and remembers no folder of the machine that built it.
+* It links no CUDA library, searches no folder, and names neither torch's headers nor the project by the place
+  where they were when it was built: error messages would show it.
 * AVX instructions occur only in functions named after their SIMD level: elsewhere they crash old processors.
 """
 
@@ -18,6 +19,8 @@ from pathlib import Path
 
 import torch
 
+ROOT = Path(__file__).parent.parent.resolve()
+TORCH = Path(torch.__file__).parent
 LINKED = {"libtorch.so", "libtorch_cpu.so", "libc10.so"}
 
 
@@ -31,9 +34,8 @@ def unresolved(library: Path) -> list[str]:
     wanted = {
         name for name in needed if "@" not in name
     }  # versioned symbols come from the C and C++ libraries
-    libraries = Path(torch.__file__).parent / "lib"
     for name in ("libtorch_cpu.so", "libc10.so"):
-        defined = run("nm", "-D", "--defined-only", str(libraries / name))
+        defined = run("nm", "-D", "--defined-only", str(TORCH / "lib" / name))
         wanted -= set(re.findall(r"^\S+ \w (\S+?)(?:@.*)?$", defined, re.M))
     system = (
         "_Z",
@@ -59,6 +61,12 @@ def linkage(library: Path) -> list[str]:
     return problems + [f"searches {path}" for path in re.findall(r"\((?:RPATH|RUNPATH)\).*\[(.+)\]", dynamic)]
 
 
+def embedded_folders(library: Path) -> list[str]:
+    """Return which folders of this machine its bytes name: they come from ``__FILE__``."""
+    content = library.read_bytes()
+    return [f"names {folder}" for folder in (TORCH / "include", ROOT) if f"{folder}/".encode() in content]
+
+
 def leaked_simd(library: Path) -> list[str]:
     """Return the functions with AVX instructions whose names do not say so."""
     leaks: set[str] = set()
@@ -80,7 +88,7 @@ def leaked_simd(library: Path) -> list[str]:
 def problems(library: Path) -> list[str]:
     """Return everything wrong with a library, one line each."""
     found = [f"needs {name}, which a CPU-only torch does not define" for name in unresolved(library)]
-    found += linkage(library)
+    found += linkage(library) + embedded_folders(library)
     if platform.machine() == "x86_64":
         found += [f"AVX outside the SIMD dispatch: {name}" for name in leaked_simd(library)]
     return found
@@ -94,7 +102,7 @@ def main() -> int:
     print(
         f"{library.name}: {len(found)} problems"
         if found
-        else f"{library.name}: symbols, linkage and SIMD dispatch are sound"
+        else f"{library.name}: symbols, linkage, paths and SIMD dispatch are sound"
     )
     return bool(found)
 
