@@ -152,7 +152,6 @@ __device__ Chosen choose_bin(const Count* counts, const Chosen& before, int bits
         const Word other = __shfl_up_sync(0xffffffffu, through, distance);
         if (lane >= distance) through += other;
     }
-    __syncthreads();  // the previous call's results have been read
     if (lane == 31) warp_sums[warp] = through;
     __syncthreads();
     Word start = through - sum;
@@ -245,43 +244,40 @@ __global__ void __launch_bounds__(kThreads)
     }
 }
 
-// Pass `pass` of large samples: grid.x blocks share a sample. Pass kPasses, with one block, writes the
-// result.
+// Pass `pass` of large samples, `parts` blocks each. Pass kPasses, with one part, writes the result.
 template <class Acc>
 __global__ void __launch_bounds__(kThreads)
     quantile_pass(QuantileArgs a, QuantileRank rank, bool aligned, double floor, double cap, int pass,
-                  Word* scratch, Acc* out) {
+                  unsigned parts, Word* scratch, Acc* out) {
     __shared__ unsigned histogram[kBins];
-    for (int64_t b = blockIdx.y; b < a.samples; b += gridDim.y) {
-        const Scratch own{scratch + b * Scratch::words(kPasses<Acc>), kPasses<Acc>};
-        Chosen chosen{0, static_cast<Word>(rank.below)};
-        if (pass > 0) {
-            const Chosen before = pass > 1 ? *own.chosen(pass - 1) : chosen;
-            chosen = choose_bin(own.histogram(pass - 1), before, bits_of<Acc>(pass - 1));
+    const int64_t b = blockIdx.x / parts;
+    const unsigned part = blockIdx.x % parts;
+    const Scratch own{scratch + b * Scratch::words(kPasses<Acc>), kPasses<Acc>};
+    Chosen chosen{0, static_cast<Word>(rank.below)};
+    if (pass > 0) {
+        const Chosen before = pass > 1 ? *own.chosen(pass - 1) : chosen;
+        chosen = choose_bin(own.histogram(pass - 1), before, bits_of<Acc>(pass - 1));
+    }
+    if (pass == kPasses<Acc>) {
+        if (threadIdx.x == 0) {
+            out[b] = finish<Acc>(own.histogram(pass - 1), chosen, *own.nan() != 0, *own.above(), rank.weight,
+                                 floor, cap);
         }
-        if (pass == kPasses<Acc>) {
-            if (threadIdx.x == 0) {
-                out[b] = finish<Acc>(own.histogram(pass - 1), chosen, *own.nan() != 0, *own.above(),
-                                     rank.weight, floor, cap);
-            }
-            continue;
-        }
-        if (blockIdx.x == 0 && threadIdx.x == 0) *own.chosen(pass) = chosen;  // for the launch after this one
-        __syncthreads();  // the previous sample's histogram has been read
-        for (int i = static_cast<int>(threadIdx.x); i < kBins; i += kThreads) histogram[i] = 0;
-        __syncthreads();
-        const Conversion<Acc> c(a, b);
-        bool own_nan = false;
-        Word own_above = 0;
-        count_keys<Acc>(a, c, b, aligned, static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x,
-                        static_cast<int64_t>(gridDim.x) * kThreads, pass, chosen, histogram, own_nan,
-                        own_above);
-        if (own_nan && pass == 0) atomicOr(own.nan(), Word{1});
-        if (own_above != 0) atomicMax(own.above(), own_above);
-        __syncthreads();
-        for (int i = static_cast<int>(threadIdx.x); i < kBins; i += kThreads) {
-            if (histogram[i] != 0) atomicAdd(own.histogram(pass) + i, static_cast<Word>(histogram[i]));
-        }
+        return;
+    }
+    if (part == 0 && threadIdx.x == 0) *own.chosen(pass) = chosen;  // for the launch after this one
+    for (int i = static_cast<int>(threadIdx.x); i < kBins; i += kThreads) histogram[i] = 0;
+    __syncthreads();
+    const Conversion<Acc> c(a, b);
+    bool own_nan = false;
+    Word own_above = 0;
+    count_keys<Acc>(a, c, b, aligned, static_cast<int64_t>(part) * kThreads + threadIdx.x,
+                    static_cast<int64_t>(parts) * kThreads, pass, chosen, histogram, own_nan, own_above);
+    if (own_nan && pass == 0) atomicOr(own.nan(), Word{1});
+    if (own_above != 0) atomicMax(own.above(), own_above);
+    __syncthreads();
+    for (int i = static_cast<int>(threadIdx.x); i < kBins; i += kThreads) {
+        if (histogram[i] != 0) atomicAdd(own.histogram(pass) + i, static_cast<Word>(histogram[i]));
     }
 }
 
@@ -301,12 +297,11 @@ void launch_quantile(void* stream, const QuantileArgs& a, const QuantileRank& ra
         return launch(quantile_one_block<Acc>, grid, kThreads, 0, stream, a, rank, aligned, floor, cap, out);
     }
     const dim3 whole = stride_grid(a.samples * (a.elements / kGroup), kThreads, 4);
-    const unsigned rows = static_cast<unsigned>(std::min<int64_t>(a.samples, 65535));
-    const unsigned columns = std::max(1u, (whole.x + rows - 1) / rows);
+    const unsigned samples = static_cast<unsigned>(a.samples), parts = (whole.x + samples - 1) / samples;
     for (int pass = 0; pass <= kPasses<Acc>; ++pass) {
-        const dim3 grid(pass == kPasses<Acc> ? 1 : columns, rows);
-        launch(quantile_pass<Acc>, grid, kThreads, 0, stream, a, rank, aligned, floor, cap, pass, scratch,
-               out);
+        const unsigned blocks = pass == kPasses<Acc> ? 1 : parts;
+        launch(quantile_pass<Acc>, dim3(samples * blocks), kThreads, 0, stream, a, rank, aligned, floor, cap,
+               pass, blocks, scratch, out);
     }
 }
 

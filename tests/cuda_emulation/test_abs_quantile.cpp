@@ -25,7 +25,8 @@ std::vector<Acc> run(const QuantileArgs& args, const QuantileRank& rank) {
 
 // `shift` elements in front take the tensor off its 16-byte alignment.
 template <class Acc, class T, class Value>
-void check(int64_t samples, int64_t elements, int64_t shift, Value value) {
+void check(int64_t samples, int64_t elements, int64_t shift, const std::vector<double>& quantiles,
+           Value value) {
     const size_t count = static_cast<size_t>(samples * elements + shift);
     const std::unique_ptr<T[]> memory(new T[count]), other(new T[count]);
     T *x = memory.get() + shift, *out = other.get() + shift;
@@ -43,8 +44,7 @@ void check(int64_t samples, int64_t elements, int64_t shift, Value value) {
     args.outs[0] = args.outs[1] = out, args.out_type = dtype_of<T>, args.n_outs = 2;
     args.coef = coef.get(), args.step = &step, args.steps = 2, args.coef_batch = 1;
     args.weights = weights.get(), args.weight_steps = 1, args.weight_batch = 1;
-    const bool small = elements < (1 << 15);
-    for (const double q : small ? std::vector{0.0, 0.4, 0.995, 1.0} : std::vector{0.4}) {
+    for (const double q : quantiles) {
         const QuantileRank rank = quantile_rank(q, elements, sizeof(Acc) == 8);
         const std::vector<Acc> got = run<Acc>(args, rank);
         for (int64_t b = 0; b < samples; ++b) {
@@ -72,15 +72,20 @@ void check_sizes() {
     std::normal_distribution<float> normal;
     const auto random = [&](int64_t) { return normal(generator); };
     const auto ties = [](int64_t i) { return static_cast<float>(i * 7 % 3); };
-    for (const int64_t elements : {1, 2, 9, 512, 4104}) check<Acc, T>(2, elements, elements % 3, random);
-    check<Acc, T>(2, (1 << 15) + 8, 0, random);
-    check<Acc, T>(1, (1 << 15) + 3, 1, ties);
+    for (const int64_t elements : {1, 2, 9, 512, 4104})
+        check<Acc, T>(2, elements, elements % 3, {0.4, 1.0}, random);
+    check<Acc, T>(2, (1 << 15) + 8, 0, {0.4}, random);
+    check<Acc, T>(1, (1 << 15) + 3, 1, {0.995}, ties);
 }
 
 FD_TEST(float32) { check_sizes<float, float>(); }
 FD_TEST(float64) { check_sizes<double, double>(); }
 FD_TEST(float16) { check_sizes<float, half>(); }
 FD_TEST(bfloat16_type) { check_sizes<float, bfloat16>(); }
+
+FD_TEST(several_samples_a_block) {
+    check<float, float>(20, 3, 0, {0.0, 0.7}, [](int64_t i) { return static_cast<float>(i * 37 % 11); });
+}
 
 FD_TEST(nan_makes_its_sample_nan) {
     for (const int64_t elements : {7, (1 << 15) + 1}) {

@@ -109,6 +109,29 @@ def test_hard_distributions_in_large_samples(case) -> None:
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_parts_of_a_large_sample_are_merged(threads) -> None:
+    """Rank k is the last of many ones, rank k + 1 the smallest of values spread over every thread's part."""
+    n, spread = 300_000, 3000
+    larger = torch.arange(spread) + 2.0
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        for values in (larger, larger.flip(0)):
+            x = torch.ones(1, n)
+            x[0, :: n // spread] = values
+            q = (n - spread - 0.5) / (n - 1)
+            assert 1 < abs_quantile(x, q=q, floor=0).item() < 2
+            assert torch.equal(abs_quantile(x, q=q, floor=0), sorted_quantile(x, q, "cpu"))
+            for place in (0, n // 2, n - 1):
+                broken = x.clone()
+                broken[0, place] = math.nan
+                with pytest.raises(ValueError, match="sample 0 holds NaN"):
+                    abs_quantile(broken, q=q)
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_more_elements_than_torch_quantile_takes() -> None:
     """0 .. 2^24 - 1 permuted, then 0, 1, 2 again: rank k >= 6 holds k - 3; float32 ranks would miss it."""
     n = 2**24 + 3
