@@ -95,3 +95,34 @@ def test_check_finite_names_the_step(culprit: str) -> None:
         run(table, model=model, prediction_type="eps", check_finite=True)
     calls = 0
     assert not torch.isfinite(run(table, model=model, prediction_type="eps")).all()
+
+
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_dynamic_clipping_of_nan_names_the_step(differentiable: bool) -> None:
+    calls = 0
+
+    def model(x: Tensor, t: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return network(x, t) * (float("nan") if calls == 3 else 1.0)
+
+    def clipped(**kwargs: Any) -> None:
+        nonlocal calls
+        calls = 0
+        run("heun", model=model, clip="dynamic", differentiable=differentiable, **kwargs)
+
+    where = r"in step 1 \(evaluation 2, t = .* -> .*\)"
+    with pytest.raises(FloatingPointError, match=f"the model output is not finite {where}"):
+        clipped(check_finite=True)
+    with pytest.raises(ValueError, match=f"no scale for `clip` {where}: .*sample 0 holds NaN"):
+        clipped()
+
+
+def test_history_is_gathered_again_only_for_who_watches() -> None:
+    def stacks(**kwargs: Any) -> int:
+        with torch.profiler.profile() as profile:
+            run("dpmpp_3m", differentiable=True, **kwargs)
+        return sum(event.count for event in profile.key_averages() if event.key == "aten::stack")
+
+    assert stacks() == 6
+    assert stacks(callback=lambda step: None) == 12

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -56,6 +56,7 @@ class Run:
     clip: str | None
     clip_limits: tuple[float, float, float]  # quantile, floor, cap
     blend: Callable[[Tensor, int], Tensor] | None  # inpainting of the state after an evaluation
+    check: Callable[[int, list[Tensor]], None] | None  # of the outputs, before anything is made of them
     watch: Callable[[After], bool] | None  # a true value ends the run
 
     def network_input(self, x: Tensor, e: int) -> Tensor:
@@ -69,19 +70,33 @@ class Run:
         if self.clip != "dynamic":
             return None
         quantile = torch.ops.fastdiff_ops.abs_quantile.default
-        scale: Tensor = quantile(x, outs, self.coef, self.steps[e], self.weights, *self.clip_limits)
-        return scale
+        arguments = (x, outs, self.coef, self.steps[e], self.weights, *self.clip_limits)
+        if torch.compiler.is_compiling():
+            return cast(Tensor, quantile(*arguments))
+        try:
+            return cast(Tensor, quantile(*arguments))
+        except ValueError as error:  # a sample holds NaN
+            raise ValueError(f"no scale for `clip` in {self.where(e)}: {error}") from error
+
+    def where(self, e: int) -> str:
+        """Evaluation e, for messages."""
+        table = self.table
+        step = sum(mode != "keep" for mode in table.anchor[:e])
+        return f"step {step} (evaluation {e}, t = {table.t[e]:g} -> {table.t_next[e]:g})"
 
 
 def run_in_place(run: Run) -> Tensor:
     """One mutating operator call per evaluation; states rotate through two or three buffers."""
     step_ = torch.ops.fastdiff_ops.solver_step_.default
-    evaluate, blend, watch, dynamic = run.evaluate, run.blend, run.watch, run.clip == "dynamic"
+    evaluate, check, blend, watch = run.evaluate, run.check, run.blend, run.watch
+    dynamic = run.clip == "dynamic"
     rng, n_store, clip_mode = run.rng, run.table.n_store, CLIP_MODES[run.clip or "none"]
     clip_scale: Tensor | None = None
     x_out = run.x
     for e, net_in, t, x, head, anchor_mode in _plan(run):
         outs = evaluate(net_in, t)
+        if check is not None:
+            check(e, outs)
         if dynamic:
             clip_scale = run.clip_scale(x, outs, e)
         step_(x, outs, *head, clip_scale, None, rng, n_store, clip_mode, anchor_mode)
@@ -147,6 +162,8 @@ def run_functional(run: Run) -> Tensor:
     for e in range(run.start, len(run.table)):
         mode = run.table.anchor[e]
         outs = run.evaluate(run.network_input(x, e), run.times[e])
+        if run.check is not None:
+            run.check(e, outs)
         history = torch.stack(ring) if ring else None
         column = anchor if run.packed.uses_anchor[e] else None
         inputs = (x, outs, column, history, run.coef, run.steps[e], run.weights, run.elem, run.elem_map)
@@ -161,7 +178,8 @@ def run_functional(run: Run) -> Tensor:
         elif mode != "keep":
             anchor = corrected if mode == "row" else None
         evaluated, x = x, x_next
-        history = torch.stack(ring) if ring else None
-        if run.watch is not None and run.watch(After(e, evaluated, outs, x, anchor, history)):
-            break
+        if run.watch is not None:
+            history = torch.stack(ring) if ring else None
+            if run.watch(After(e, evaluated, outs, x, anchor, history)):
+                break
     return x

@@ -26,7 +26,8 @@ class StepInfo:
     t, t_next : float
         Times of the step's last evaluation and of `x`, in the schedule's unit.
     x : Tensor [B, *S]
-        The new state. It is the run's own buffer: clone it to keep it.
+        The new state. It is the run's own buffer: clone it to keep it, and never write to it. What the
+        network sees next may already have been made of it.
     """
 
     index: int
@@ -111,7 +112,7 @@ def watcher(
     def watch(after: After) -> bool:
         e = after.e
         if check_finite:
-            _check_finite(run, after, index[e])
+            _check_finite(run, e, "state", [after.x_next])
         if bar is not None:
             bar.update()
         if table.anchor[e] == "keep":
@@ -135,10 +136,11 @@ def watcher(
     return watch
 
 
-def _check_finite(run: Run, after: After, index: int) -> None:
-    for name, tensors in (("model output", after.outs), ("state", [after.x_next])):
-        if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
-            t, t_next = run.table.t[after.e], run.table.t_next[after.e]
-            raise FloatingPointError(
-                f"the {name} is not finite in step {index} (evaluation {after.e}, t = {t:g} -> {t_next:g})"
-            )
+def check_outputs(run: Run) -> Callable[[int, list[Tensor]], None]:
+    """Raises FloatingPointError when a model output is not finite."""
+    return lambda e, outs: _check_finite(run, e, "model output", outs)
+
+
+def _check_finite(run: Run, e: int, name: str, tensors: list[Tensor]) -> None:
+    if not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
+        raise FloatingPointError(f"the {name} is not finite in {run.where(e)}")

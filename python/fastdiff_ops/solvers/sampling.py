@@ -15,7 +15,7 @@ from .branches import Branches, Model
 from .loop import Run, run_functional, run_in_place
 from .memory import dense, empty_like, empty_ring, ring_like
 from .noise import FIRST_EVALUATION, Seeds, advance, at_draw, check_seed, run_rng
-from .observers import Inpainting, StepInfo, watcher
+from .observers import Inpainting, StepInfo, check_outputs, watcher
 from .packing import coef_dtype
 from .start import check_latents, clip_settings, initial_state, latents_like, resolve_table
 from .state import TrajectoryState
@@ -259,6 +259,7 @@ def resume(  # type: ignore[misc]  # the overloads abbreviate the keywords
         _inpaint(run, state, Inpainting(inpaint_image, inpaint_mask, run.x, state.rng))
     states = [run.x.clone()] if return_trajectory else None
     bar = _progress_bar(len(run.table), state.evaluation) if progress else None
+    run.check = check_outputs(run) if check_finite else None
     run.watch = watcher(run, state, states, callback, bar, check_finite)
     if differentiable is None:
         differentiable = torch.is_grad_enabled() and run.x.requires_grad
@@ -325,6 +326,7 @@ def _prepare(
         clip=settings["clip"],
         clip_limits=limits,
         blend=None,
+        check=None,
         watch=None,
     )
 
