@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from fastdiff_ops.ops.random import PhiloxState
 from fastdiff_ops.schedules import VE, Discrete, FlowMatching, NoiseSchedule, timesteps
 from fastdiff_ops.solvers import make_table, sample
+from fastdiff_ops.solvers.noise import check_draws
 from solver_runs import TS, VP, X, network, run
 
 
@@ -88,6 +90,30 @@ def test_bad_input(kwargs: dict, error: type[Exception], message: str) -> None:
 def test_seeds_are_checked_where_nothing_is_drawn(kwargs: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         run("dpmpp_2m", **kwargs)
+
+
+@pytest.mark.parametrize("name", ["dpmpp_2m", "dpmpp_2m_sde"])
+@pytest.mark.parametrize("inpainting", [False, True])
+def test_draw_numbers_suffice_or_are_refused_up_front(name: str, inpainting: bool) -> None:
+    """6 evaluations: draws 0 to 6, a state moves on to 7; the known region uses 2^25 to 2^25 + 6."""
+    kwargs: dict[str, Any] = {"inpaint_image": X, "inpaint_mask": (X > 0).float()} if inpainting else {}
+    most = 2**32 - 1 - 7 - (2**25 if inpainting else 0)
+    assert torch.isfinite(run(name, offset=most, **kwargs)).all()
+    assert torch.isfinite(run(name, offset=2, seed=PhiloxState(1, most - 2), **kwargs)).all()
+
+    def never(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        raise AssertionError("evaluated")
+
+    with pytest.raises(ValueError, match=r"`offset` must leave numbers below 2\^32"):
+        run(name, model=never, offset=most + 1, **kwargs)
+    with pytest.raises(ValueError, match=rf"`offset` must .*, got 3 on top of {most - 2} in `seed`"):
+        run(name, model=never, offset=3, seed=PhiloxState(1, most - 2), **kwargs)
+
+
+def test_too_many_evaluations() -> None:
+    check_draws(0, 0, 2**24 - 2, False)
+    with pytest.raises(ValueError, match=r"`table` must make at most 2\^24 - 2 evaluations, got 16777215"):
+        check_draws(0, 0, 2**24 - 1, False)
 
 
 @pytest.mark.parametrize(

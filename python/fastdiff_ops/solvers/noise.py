@@ -15,6 +15,23 @@ from fastdiff_ops.ops.random import PhiloxState, Seed, make_rng
 
 Seeds = Seed | Sequence[int] | Tensor
 LATENTS, FIRST_EVALUATION, INPAINTING = 0, 1, 1 << 25
+MAX_EVALUATIONS = (1 << 24) - 2
+_DRAWS = 1 << 32
+
+
+def check_draws(seed: Seeds, offset: int, evaluations: int, inpainting: bool) -> None:
+    """Raise for a run that has no numbers for all its draws, before the first of them."""
+    if evaluations > MAX_EVALUATIONS:
+        raise ValueError(f"`table` must make at most 2^24 - 2 evaluations, got {evaluations}")
+    if not isinstance(offset, int) or torch.compiler.is_compiling():
+        return
+    first = seed.offset if isinstance(seed, PhiloxState) else 0
+    last = first + offset + evaluations + FIRST_EVALUATION + (INPAINTING if inpainting else 0)
+    if last >= _DRAWS:
+        start = f"{offset} on top of {first} in `seed`" if first else str(offset)
+        raise ValueError(
+            f"`offset` must leave numbers below 2^32 for {last - first - offset + 1} draws, got {start}"
+        )
 
 
 def run_rng(seed: Seeds, offset: int, sample_ids: Tensor | Sequence[int] | None, like: Tensor) -> Tensor:

@@ -14,10 +14,10 @@ from fastdiff_ops.schedules import NoiseSchedule
 from .branches import Branches, Model
 from .loop import Run, run_functional, run_in_place
 from .memory import dense, empty_like, empty_ring, ring_like
-from .noise import FIRST_EVALUATION, Seeds, advance, at_draw, check_seed, run_rng
+from .noise import FIRST_EVALUATION, Seeds, advance, at_draw, check_draws, check_seed, run_rng
 from .observers import Inpainting, StepInfo, check_outputs, watcher
 from .packing import coef_dtype
-from .start import check_latents, clip_settings, initial_state, latents_like, resolve_table
+from .start import clip_settings, initial_state, latents_like, resolve_table
 from .state import TrajectoryState
 from .table import SolverTable
 
@@ -179,8 +179,10 @@ def sample(  # type: ignore[misc]  # the overloads abbreviate the keywords
     )
     like = latents_like(x, init_image, dtype, device)
     given = isinstance(x, Tensor)
+    inpainting = inpaint_image is not None or inpaint_mask is not None
+    check_draws(seed, offset, len(table), inpainting)
     rng = None
-    if not given or inpaint_mask is not None or (table.packed is not None and table.packed.noisy):
+    if not given or inpainting or (table.packed is not None and table.packed.noisy):
         rng = run_rng(seed, offset, sample_ids, like)
     else:
         check_seed(seed, offset, sample_ids, like)
@@ -191,7 +193,7 @@ def sample(  # type: ignore[misc]  # the overloads abbreviate the keywords
         anchor=None,
         history=None,
         rng=rng,
-        settings={**clipping, "guidance_batching": guidance_batching},
+        settings={**clipping, "guidance_batching": guidance_batching, "inpainting": inpainting},
         guidance_scale=_scale(guidance_scale),
     )
     result = resume(
@@ -243,18 +245,27 @@ def resume(  # type: ignore[misc]  # the overloads abbreviate the keywords
         From `StepInfo.state`, or the file in which it was saved. It is not changed.
     model_kwargs, uncond_kwargs, inpaint_image, inpaint_mask
         As in the interrupted call; a state does not hold them.
-    history_dtype, callback, progress, return_trajectory, check_finite, differentiable
+    history_dtype : dtype, optional
+        Only of a state that has no history yet; else it has a dtype already.
+    callback, progress, return_trajectory, check_finite, differentiable
         As for `sample`; a trajectory begins with the snapshot.
 
     Returns
     -------
     As `sample`.
+
+    Raises
+    ------
+    As `sample`, and ValueError for arguments that the interrupted run did not have.
     """
     if not isinstance(state, TrajectoryState):
         state = TrajectoryState.load(state)
     run = _prepare(model, state, model_kwargs, uncond_kwargs, history_dtype)
     if (inpaint_image is None) != (inpaint_mask is None):
         raise ValueError("`inpaint_image` and `inpaint_mask` go together")
+    if state.settings["inpainting"] != (inpaint_mask is not None):
+        was = "with" if state.settings["inpainting"] else "without"
+        raise ValueError(f"`state` is of a run {was} `inpaint_mask`, which must go on {was} one")
     if inpaint_image is not None and inpaint_mask is not None:
         _inpaint(run, state, Inpainting(inpaint_image, inpaint_mask, run.x, state.rng))
     states = [run.x.clone()] if return_trajectory else None
@@ -291,10 +302,9 @@ def _prepare(
     packed = table.packed
     if packed is None:
         raise ValueError("`state` holds a table that is not bound")
-    check_latents(state.x, "x")
     x = dense(state.x)
-    if "row" in table.anchor and "keep" in table.anchor:
-        x = x.clone()  # it may become an anchor that is written to
+    if ("row" in table.anchor and "keep" in table.anchor) or state.evaluation == len(table):
+        x = x.clone()  # it may become an anchor that is written to, or is the result itself
     device, numbers = x.device, coef_dtype(x.device)
     guidance = (state.guidance_scale, uncond_kwargs, settings["guidance_batching"])
     branches = Branches(model, x, model_kwargs, *guidance, scaled=packed.scaled)
@@ -302,6 +312,10 @@ def _prepare(
     limits = (settings["clip_quantile"], settings["clip_value"], settings["clip_cap"])
     history = None
     if state.history is not None:
+        if history_dtype not in (None, state.history.dtype):
+            raise ValueError(
+                f"`history_dtype` must be that of `state`, {state.history.dtype}, got {history_dtype}"
+            )
         history = ring_like(x, state.history)
     elif table.n_hist:
         half = x.dtype in (torch.float16, torch.bfloat16)
