@@ -7,10 +7,13 @@ of 25.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle, pairwise
 from typing import Any
 
+import helpers_k_diffusion  # the tests' way to its samplers, without torchvision
 import torch
 from fastdiff_ops import ops
 from fastdiff_ops.schedules import Discrete, timesteps
@@ -24,7 +27,8 @@ N_STEPS, STEP = 25, 12
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 STREAM_BYTES = 1 << 20  # below, streaming stores only lose
 GRAPH_CALLS = 32  # captured calls per replay: what remains of the launch is not seen
-K_STEPS = 4  # k-diffusion's sampler makes this many in one call, the first of order 1
+K_SIGMAS = (8.0, 6.5, 5.0, 3.5, 2.0)  # k-diffusion's sampler makes four steps in a call, the first of order 1
+CHUNK = 1 << 18  # elements compared at a time
 Results = tuple[Tensor, Tensor]  # next state and x0
 FUSED, FUSED_SDE, COPY, MEMCPY = "fused", "fused SDE", "torch copy_", "memcpy"
 
@@ -68,7 +72,8 @@ class Update:
         call, results = self.fused(self.table, self.case.dtype)
         call()
         self._check(FUSED, results)
-        yield self._captured(FUSED, call, five)
+        note = "overwrites the stored x0 that it reads, four buffers in all; the bare loop writes a fifth"
+        yield self._captured(FUSED, call, five, note)
         yield Competitor(
             "fused, checked",
             self.fused_checked(),
@@ -151,34 +156,33 @@ class Update:
         yield Competitor("eager", fresh, five, note="fresh outputs, as most code is written")
         yield Competitor("eager, given outputs", given, five, note="out= and in-place operations")
 
-        # Numbers of dimension 0 do not recompile when they change, Python floats do.
-        numbers = [torch.tensor(w, dtype=torch.float32, device=x.device) for w in self.weights]
+        # Python floats recompile when they change, a tensor's numbers do not; one tensor has few guards.
+        numbers = torch.tensor(self.weights, dtype=torch.float32, device=x.device)
 
-        def formula(
-            x: Tensor, out: Tensor, old: Tensor, c_x: Tensor, c_o: Tensor, a: Tensor, b: Tensor, c: Tensor
-        ) -> tuple[Tensor, Tensor]:
+        def formula(x: Tensor, out: Tensor, old: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+            c_x, c_o, a, b, c = numbers.unbind()
             x0 = c_x * x.float() + c_o * out.float()
             return (a * x.float() + b * x0 + c * old.float()).to(x.dtype), x0.to(x.dtype)
 
-        def into(x: Tensor, out: Tensor, old: Tensor, x_next: Tensor, m: Tensor, *numbers: Tensor) -> None:
-            result, x0 = formula(x, out, old, *numbers)
+        def into(x: Tensor, out: Tensor, old: Tensor, x_next: Tensor, m: Tensor, numbers: Tensor) -> None:
+            result, x0 = formula(x, out, old, numbers)
             x_next.copy_(result)
             m.copy_(x0)
 
         torch.compiler.reset()  # the number of threads is compiled in
         compiled = torch.compile(formula, dynamic=False, fullgraph=True)
         compiled_into = torch.compile(into, dynamic=False, fullgraph=True)
-        self._check("torch.compile", compiled(x, out, old, *numbers))
+        self._check("torch.compile", compiled(x, out, old, numbers))
         x_next.zero_()
         m.zero_()
-        compiled_into(x, out, old, x_next, m, *numbers)
+        compiled_into(x, out, old, x_next, m, numbers)
         self._check("torch.compile, given outputs", (x_next, m))
         yield Competitor(
-            "torch.compile", lambda: compiled(x, out, old, *numbers), five, note="fresh outputs; warm"
+            "torch.compile", lambda: compiled(x, out, old, numbers), five, note="fresh outputs; warm"
         )
         yield Competitor(
             "torch.compile, given outputs",
-            lambda: compiled_into(x, out, old, x_next, m, *numbers),
+            lambda: compiled_into(x, out, old, x_next, m, numbers),
             five,
             note="warm",
         )
@@ -199,21 +203,20 @@ class Update:
 
     def _k_diffusion(self) -> Iterator[Competitor]:
         try:
-            from helpers_k_diffusion import _load  # the tests' way to its samplers, without torchvision
-
-            sampler = _load().sample_dpmpp_2m
+            sampler = helpers_k_diffusion.load().sample_dpmpp_2m
         except ImportError:
             return
-        sigmas = torch.linspace(8.0, 2.0, K_STEPS + 1, device=self.x.device)
-        x0 = self.old
-        note = f"sample_dpmpp_2m on a given x0, {K_STEPS} steps of which 1 of order 1; nothing to convert"
-        yield Competitor(
-            "k-diffusion",
-            lambda: sampler(lambda x, sigma: x0, self.x, sigmas, disable=True),
-            self.case.bytes(5),
-            K_STEPS,
-            note,
-        )
+        sigmas, steps = torch.tensor(K_SIGMAS, device=self.x.device), len(K_SIGMAS) - 1
+        outputs = cycle((self.out, self.old))  # in turns; an even number of steps, so every call begins alike
+
+        def call() -> Tensor:
+            state: Tensor = sampler(lambda x, sigma: next(outputs), self.x, sigmas, disable=True)
+            return state
+
+        self._check("k-diffusion", (call(),), k_diffusion_formula)
+        moved = self.case.bytes(4 * steps - 1) // steps  # the x0 is given, and the first step needs no other
+        note = f"sample_dpmpp_2m on given x0, {steps} steps of which 1 of order 1; no x0 to compute or store"
+        yield Competitor("k-diffusion", call, moved, steps, note)
 
     def _bare_loop(self) -> Iterator[Competitor]:
         x_next, m = torch.empty_like(self.x), torch.empty_like(self.x)
@@ -225,18 +228,38 @@ class Update:
             name = "bare loop, streaming" if stream else "bare loop"
             yield Competitor(name, call, self.case.bytes(5), note="bare_loop.c, through ctypes")
 
-    def _check(self, name: str, results: Results) -> None:
-        """A competitor that computes something else has no time to show."""
+    def _formula(self, x: Tensor, out: Tensor, old: Tensor) -> Results:
         c_x, c_o, a, b, c = self.weights
-        few = (Ellipsis, slice(0, 64))  # of the last axis
-        x, out, old = (tensor[few].double() for tensor in (self.x, self.out, self.old))
         x0 = c_x * x + c_o * out
-        expected = (a * x + b * x0 + c * old, x0)
+        return a * x + b * x0 + c * old, x0
+
+    def _check(
+        self,
+        name: str,
+        results: Sequence[Tensor],
+        formula: Callable[[Tensor, Tensor, Tensor], Sequence[Tensor]] | None = None,
+    ) -> None:
+        """A competitor that computes something else anywhere has no time to show."""
         tolerance = {torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 6e-2}[self.case.dtype]
-        for actual, wanted in zip(results, expected, strict=True):
-            torch.testing.assert_close(
-                actual[few].double(), wanted, rtol=tolerance, atol=tolerance, msg=lambda m: f"{name}: {m}"
-            )
+        tensors = (self.x, self.out, self.old, *results)
+        for parts in zip(*(tensor.flatten().split(CHUNK) for tensor in tensors), strict=True):
+            x, out, old, *actual = (part.double() for part in parts)
+            for found, wanted in zip(actual, (formula or self._formula)(x, out, old), strict=True):
+                torch.testing.assert_close(
+                    found, wanted, rtol=tolerance, atol=tolerance, msg=lambda m: f"{name}: {m}"
+                )
+
+
+def k_diffusion_formula(x: Tensor, out: Tensor, old: Tensor) -> tuple[Tensor]:
+    """DPM-Solver++(2M) on K_SIGMAS in the variance-exploding form; `out` and `old` are its x0 in turns."""
+    x0s, last_h = cycle((out, old)), 0.0
+    before = out
+    for sigma, sigma_next in pairwise(K_SIGMAS):
+        x0, h = next(x0s), math.log(sigma / sigma_next)
+        slope = (x0 - before) / last_h if last_h else 0.0
+        x = sigma_next / sigma * x - math.expm1(-h) * (x0 + 0.5 * h * slope)
+        before, last_h = x0, h
+    return (x,)
 
 
 def make_solver(name: str) -> SolverTable:

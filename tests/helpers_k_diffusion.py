@@ -1,7 +1,7 @@
 """k-diffusion's samplers and noise levels, loaded without the rest of that package.
 
 ``import k_diffusion`` pulls in torchvision, training code and feature extractors. The samplers need one
-helper of all that, so `sampling` loads the installed ``sampling.py`` into a package that has only this.
+helper of all that, so `load` puts the installed ``sampling.py`` into a package that has only this.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def _append_dims(x: torch.Tensor, target_dims: int) -> torch.Tensor:
 
 
 @cache
-def _load() -> ModuleType:
+def load() -> ModuleType:
+    """The module ``k_diffusion.sampling``; ImportError where it or what it imports is not installed."""
     spec = importlib.util.find_spec("k_diffusion")  # finds the package without importing it
     if spec is None or not spec.submodule_search_locations:
         raise ImportError("k_diffusion is not installed")
@@ -43,9 +44,9 @@ def _load() -> ModuleType:
 
 
 def sampling() -> ModuleType:
-    """The module ``k_diffusion.sampling``; skips the test where it or what it imports is not installed."""
+    """The same for tests, which are skipped without it."""
     try:
-        return _load()
+        return load()
     except ImportError as error:
         pytest.skip(f"k-diffusion cannot be loaded: {error}")
 
