@@ -87,7 +87,6 @@ def differentiable(case: Case) -> tuple[list[str], list[Tensor]]:
 def rebuilt(case: Case, names: list[str], values: tuple[Tensor, ...]) -> Case:
     given = dict(zip(names, values, strict=True))
     free = torch.ones(64, dtype=torch.bool, device=case.x.device)
-    free[5] = False  # the clip bound counts as a constant
     columns = free[8:60].view(4, 13)
     columns[:, 5 + case.options["history"].shape[0] :] = False
     columns[:, 4] &= case.options["anchor_mode"] == "row"

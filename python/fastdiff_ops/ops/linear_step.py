@@ -356,7 +356,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> N
     ctx.save_for_backward(
         x, anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise, rng, *outs
     )
-    ctx.n_store, ctx.clip_mode, _ = modes
+    ctx.modes = tuple(modes)
 
 
 def _normals(size: Sequence[int], rng: Tensor, dtype: torch.dtype) -> Tensor:
@@ -364,12 +364,18 @@ def _normals(size: Sequence[int], rng: Tensor, dtype: torch.dtype) -> Tensor:
     return noise
 
 
+_ARGUMENTS = ("x", "outs", "anchor", "history", "coef", "step", "weights", "elem", "elem_map", "clip_scale")
+
+
 def _backward(ctx: Any, grads: list[Tensor | None]) -> tuple[Any, ...]:
     x, anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise, rng, *outs = ctx.saved_tensors
     inputs = (x, outs, anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise, rng)
-    g = reference.solver_step_backward(grads, *inputs, ctx.n_store, ctx.clip_mode, _normals)
-    tensors = (g["x"], g["outs"], g["anchor"], g["history"], g["coef"], None, g["weights"], g["elem"])
-    return (*tensors, None, None, g["noise"], None, None, None, None)
+    asked = zip((*_ARGUMENTS, "noise"), ctx.needs_input_grad, strict=False)
+    needs = {name for name, need in asked if (any(need) if isinstance(need, (list, tuple)) else need)}
+    modes: tuple[int, int, int] = ctx.modes
+    found = reference.solver_step_backward(needs, grads, *inputs, *modes, _normals)
+    found.setdefault("outs", [None] * len(outs))
+    return (*(found.get(name) for name in (*_ARGUMENTS, "noise")), None, None, None, None)
 
 
 torch.library.register_autograd("fastdiff_ops::solver_step", _backward, setup_context=_setup_context)

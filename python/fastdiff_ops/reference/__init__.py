@@ -4,7 +4,8 @@ Every kernel is tested against these. They also run where no kernel exists (MPS,
 `FASTDIFF_OPS_REFERENCE=1` is set. Nothing here needs the compiled library.
 """
 
-from .linear_step import solver_step, solver_step_, solver_step_backward
+from .linear_step import solver_step, solver_step_
+from .linear_step_backward import solver_step_backward
 from .quantile import abs_quantile
 from .random import random_normal, random_uniform
 
