@@ -69,6 +69,49 @@ from solver_runs import TS, VP, X, network, run
         ),
         ({"model": lambda x, t: x[:2]}, ValueError, r"got \(2, 4, 5, 5\)$"),
         ({"model": lambda x, t: x.to("meta")}, ValueError, "`model` must return a tensor on cpu, got meta"),
+        ({"model": lambda x, t: x > 0}, TypeError, "`model` must return float16, .* got torch.bool"),
+        ({"model": lambda x, t: x.long()}, TypeError, "`model` must return float16, .* got torch.int64"),
+        (
+            {
+                "model": lambda x, t, k: x.double() if k else x,
+                "guidance_scale": 2.0,
+                "model_kwargs": {"k": 1},
+                "uncond_kwargs": {"k": 0},
+                "guidance_batching": "two_calls",
+            },
+            TypeError,
+            "`model` must return one dtype .*, got torch.float32 and torch.float64",
+        ),
+        (
+            {"guidance_scale": float("nan"), "uncond_kwargs": {}},
+            ValueError,
+            r"`guidance_scale` must be finite, got nan",
+        ),
+        (
+            {"guidance_scale": torch.tensor([1.0, 2.0, float("inf")]), "uncond_kwargs": {}},
+            ValueError,
+            r"`guidance_scale` must be finite, got \[1.0, 2.0, inf\]",
+        ),
+        ({"guidance_scale": "2", "uncond_kwargs": {}}, TypeError, "`guidance_scale` must be a number"),
+        (
+            {"inpaint_image": X, "inpaint_mask": torch.full((5,), 1.5)},
+            ValueError,
+            "`inpaint_mask` must hold numbers from 0 to 1",
+        ),
+        (
+            {"inpaint_image": X, "inpaint_mask": torch.full((5,), float("nan"))},
+            ValueError,
+            "`inpaint_mask` must hold numbers from 0 to 1",
+        ),
+        (
+            {"inpaint_image": X.numpy(), "inpaint_mask": torch.ones(5)},
+            TypeError,
+            "`inpaint_image` must be a Tensor, got ndarray",
+        ),
+        ({"inpaint_image": X, "inpaint_mask": 1.0}, TypeError, "`inpaint_mask` must be a Tensor, got float"),
+        ({"callback": "print"}, TypeError, "`callback` must be callable, got str"),
+        ({"history_dtype": 32}, TypeError, "`history_dtype` must be a floating-point dtype, got 32"),
+        ({"history_dtype": torch.int32}, TypeError, "`history_dtype` must be .*, got torch.int32"),
     ],
 )
 def test_bad_input(kwargs: dict, error: type[Exception], message: str) -> None:
@@ -121,6 +164,7 @@ def test_too_many_evaluations() -> None:
     [
         ("dpm", {}, ValueError, "unknown solver 'dpm'; known are ddim"),
         ("ddim", {"schedule": None}, ValueError, "needs `schedule` and `num_steps`"),
+        ("ddim", {"schedule": "vp"}, TypeError, "`schedule` must be a NoiseSchedule, got str"),
         ("ddim", {"num_steps": None}, ValueError, "needs `schedule` and `num_steps`"),
         ("ddim", {"num_steps": 0}, ValueError, "`n` must be at least 1"),
         ("ddim", {"spacing": "cubic"}, ValueError, "`spacing` must be one of"),

@@ -72,6 +72,10 @@ def test_json_keeps_element_coefficients() -> None:
             "no complete table",
         ),
         (lambda text: json.dumps({**json.loads(text), "surprise": 1}), "no complete table"),
+        (lambda text: "[" * 100_000, "no JSON"),
+        (lambda text: text.replace('"values": ["', '"values": ["0x1p99999", "', 1), "no complete table"),
+        (lambda text: json.dumps({**json.loads(text), "t": {}}), "no complete table"),
+        (lambda text: json.dumps({**json.loads(text), "n_hist": 2.5}), "no complete table"),
     ],
 )
 def test_bad_json(damage, message: str) -> None:
@@ -263,8 +267,26 @@ def _edited(table: SolverTable, **weights: float) -> np.ndarray:
         (lambda t: {"prediction_type": "eps"}, "use `bind`"),
         (
             lambda t: {"elem": np.zeros((1, 2, 3)), "elem_map": (8,)},
-            r"`elem` must have shape \[1 or E, 1, ...\]",
+            r"`elem` must have shape \[1 or 5, 1, ...\]",
         ),
+        (lambda t: {"elem": np.zeros((2, 1, 3)), "elem_map": (8,)}, r"`elem` must have .*, got \(2, 1, 3\)"),
+        (lambda t: {"elem": np.full((1, 1), np.inf), "elem_map": (8,)}, "`elem` must be finite"),
+        (lambda t: {"elem": np.zeros((1, 1))}, "`elem` and `elem_map` go together"),
+        (lambda t: {"elem_map": (8,)}, "`elem` and `elem_map` go together"),
+        (lambda t: {"elem": np.zeros((1, 1)), "elem_map": (5,)}, r"`elem_map` must hold .*, got \(5,\)"),
+        (lambda t: {"elem": np.zeros((1, 2)), "elem_map": (8, 8)}, r"`elem_map` must hold different"),
+        (lambda t: {"elem": np.zeros((1, 1)), "elem_map": (8.0,)}, "`elem_map` must be a tuple of ints"),
+        (lambda t: {"name": 3}, "`name` must be a str, got int"),
+        (lambda t: {"prediction_type": "v2", "conv": np.zeros((5, 2))}, "`prediction_type` must be one of"),
+        (lambda t: {"n_hist": 1.0}, "`n_hist` must be an int, got float"),
+        (lambda t: {"n_store": True}, "`n_store` must be an int, got bool"),
+        (lambda t: {"anchor": (*t.anchor[:-1], "keep")}, "`anchor` of the last evaluation must be"),
+        (lambda t: {"rows": _edited(t, _2_0_4=1.0)}, "evaluation 2 read `corrected`, but `anchor` is 'same'"),
+        (
+            lambda t: {"rows": _edited(t, _2_1_4=1.0), "anchor": ("same", "same", "row", "same", "same")},
+            "evaluation 2 have a row A that reads `corrected`",
+        ),
+        (lambda t: {"options": {"variant": object()}}, "`variant` must be a number, .*, got object"),
         (lambda t: {"rows": _edited(t, _2_1_0=1.0)}, "have a row A, but `anchor` is 'same'"),
         (lambda t: {"rows": _edited(t, _2_3_2=1.0)}, "store more than `n_store` = 1"),
         (lambda t: {"rows": _edited(t, _0_0_5=1.0)}, "evaluation 0 read history age 0, which holds nothing"),
@@ -276,6 +298,16 @@ def test_invalid_tables(changes, message: str) -> None:
     table = make_table("dpmpp_2m", VP, LOG_SNR)
     with pytest.raises((ValueError, TypeError), match=message):
         dataclasses.replace(table, **changes(table))
+
+
+def test_options_of_numpy_are_plain_values() -> None:
+    given = {"eta": np.float32(0.5), "variant": np.str_("heun"), "lower_order_final": np.bool_(False)}
+    table = make_table("dpmpp_2m_sde", VP, LOG_SNR, **given)
+    assert [type(value) for value in table.options.values()] == [str, bool, float]
+    assert SolverTable.from_json(table.to_json()) == table
+    table = make_table("dpmpp_3s", VP, LOG_SNR, orders=np.array([3, 2]))
+    assert table.options["orders"] == (3, 2)
+    assert SolverTable.from_json(table.to_json()) == table
 
 
 def test_unread_values_are_not_stored() -> None:
@@ -345,6 +377,34 @@ def test_bad_names_and_options() -> None:
 def test_bad_option_values(name: str, options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_table(name, VP, LOG_SNR, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("ddim", {"eta": None}, "`eta` must be a number, got NoneType"),
+        ("dpmpp_sde", {"eta": "1"}, "`eta` must be a number, got str"),
+        ("dpmpp_sde", {"eta": True}, "`eta` must be a number, got bool"),
+        ("dpmpp_sde", {"eta": torch.tensor(1.0)}, "`eta` must be a number, .*got Tensor"),
+        ("dpmpp_2m", {"variant": ["x"]}, "`variant` must be a str, got tuple"),
+        ("dpmpp_2s", {"variant": ["x"]}, "`variant` must be a str, got tuple"),
+        ("dpmpp_2s", {"inner": 1}, "`inner` must be a str, got int"),
+        ("ddim", {"prediction": None}, "`prediction` must be a str, got NoneType"),
+        ("dpmpp_3s", {"orders": 3}, "`orders` must be a sequence of ints, got 3"),
+        ("dpmpp_3s", {"orders": [2.0, 3]}, "`orders` must be a sequence of ints"),
+        ("dpmpp_3s", {"orders": iter([2, 3])}, "`orders` must be a number, .*got list_iterator"),
+    ],
+)
+def test_options_of_the_wrong_type(name: str, options: dict, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make_table(name, VP, LOG_SNR, **options)
+
+
+def test_wrong_types_of_name_and_schedule() -> None:
+    with pytest.raises(TypeError, match="`name` must be a str, got list"):
+        make_table(["ddim"], VP, LOG_SNR)
+    with pytest.raises(TypeError, match="`schedule` must be a NoiseSchedule, got str"):
+        make_table("ddim", "vp_linear", LOG_SNR)
 
 
 def test_noise_prediction_cannot_start_at_alpha_zero() -> None:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .packing import coef_dtype
+from .start import DTYPES
 
 Model = Callable[..., Tensor]
 BATCHINGS = ("concat", "two_calls")
@@ -58,7 +59,15 @@ class Branches:
         uncond, batch = {**cond, **uncond_kwargs}, x.shape[0]
         if batching == "two_calls":
             with_cond, without = _checked(model, x, cond, 1, scaled), _checked(model, x, uncond, 1, scaled)
-            self.evaluate = lambda x, t: without(x, t) + with_cond(x, t)
+
+            def both_calls(x: Tensor, t: Tensor) -> list[Tensor]:
+                outs = without(x, t) + with_cond(x, t)
+                if outs[0].dtype != outs[1].dtype:
+                    dtypes = " and ".join(str(out.dtype) for out in outs)
+                    raise TypeError(f"`model` must return one dtype for both branches, got {dtypes}")
+                return outs
+
+            self.evaluate = both_calls
             return
         if missing := uncond_kwargs.keys() - cond.keys():
             raise ValueError(
@@ -81,6 +90,8 @@ def _guidance_weights(scale: Tensor, x: Tensor) -> Tensor:
         raise ValueError(
             f"`guidance_scale` must be a number or [{x.shape[0]}], got shape {tuple(scale.shape)}"
         )
+    if not torch.compiler.is_compiling() and scale.device.type == "cpu" and not scale.isfinite().all():
+        raise ValueError(f"`guidance_scale` must be finite, got {scale.tolist()}")
     w = scale.to(x.device, coef_dtype(x.device)).reshape(-1)
     g = torch.stack([1.0 - w, w], dim=-1)
     return torch.stack([g, torch.zeros_like(g)])[None]
@@ -95,7 +106,8 @@ def _checked(
 
     def call(net_in: Tensor, t: Tensor) -> list[Tensor]:
         out = model(net_in, t, **kwargs)
-        if not isinstance(out, Tensor) or out.shape != shape or out.device != device:
+        good = isinstance(out, Tensor) and out.shape == shape and out.device == device
+        if not good or out.dtype not in DTYPES:
             _refuse(out, shape, device)
         if not scaled:
             return [out]
@@ -122,6 +134,8 @@ def _refuse(out: object, shape: torch.Size, device: torch.device) -> None:
         )
     if out.device != device:
         raise ValueError(f"`model` must return a tensor on {device}, got {out.device}")
+    if out.dtype not in DTYPES:
+        raise TypeError(f"`model` must return float16, bfloat16, float32 or float64, got {out.dtype}")
     hint = ""
     if out.dim() == len(shape) and out.dim() > 1 and out.shape[1] == 2 * shape[1]:
         hint = (

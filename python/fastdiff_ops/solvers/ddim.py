@@ -7,8 +7,9 @@ from collections.abc import Iterator
 
 from fastdiff_ops._coefficients import Row
 
-from .exponential import check_eta, check_prediction, transfer
+from .exponential import PREDICTIONS, transfer
 from .grid import Grid
+from .options import check_choice, check_eta
 from .registry import Call, solver
 
 
@@ -25,7 +26,7 @@ def ddim(grid: Grid, *, eta: float = 0.0, prediction: str = "x0") -> Iterator[Ca
         What the rows work with; the same numbers up to rounding.
     """
     check_eta(eta)
-    check_prediction(prediction)
+    check_choice("prediction", prediction, PREDICTIONS)
     for s, t in grid.steps():
         if eta == 0.0:
             step = transfer(s, t, prediction)

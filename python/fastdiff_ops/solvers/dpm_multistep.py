@@ -8,8 +8,9 @@ from typing import Literal
 
 from fastdiff_ops._coefficients import Row
 
-from .exponential import check_eta, transfer
+from .exponential import transfer
 from .grid import Grid, Node
+from .options import check_choice, check_eta
 from .registry import STORE_OUTPUT, Call, solver
 
 # variant -> (weight of the slope at order 2: half the first weight or the exact second one, kappa of order 3)
@@ -57,8 +58,7 @@ def dpm_multistep(
     A step to sigma = 0 and a step from alpha = 0 are of order 1; where the half-logSNR is infinite there is
     no history.
     """
-    if variant not in _VARIANTS:
-        raise ValueError(f"`variant` must be one of {', '.join(_VARIANTS)}, got {variant!r}")
+    check_choice("variant", variant, _VARIANTS)
     if lower_order_final not in (True, False, "auto"):
         raise ValueError(f"`lower_order_final` must be True, False or 'auto', got {lower_order_final!r}")
     check_eta(eta)

@@ -13,6 +13,7 @@ from fastdiff_ops._coefficients import Row
 
 from .exponential import transfer
 from .grid import Grid, Node
+from .options import check_choice
 from .registry import STORE_OUTPUT, Call, solver
 
 if TYPE_CHECKING:
@@ -55,10 +56,8 @@ def dpm_singlestep(
     --------
     singlestep_times : the paper's grid, whose *steps* are uniform in half-logSNR.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"`variant` must be one of {', '.join(VARIANTS)}, got {variant!r}")
-    if inner not in INNER:
-        raise ValueError(f"`inner` must be one of {', '.join(INNER)}, got {inner!r}")
+    check_choice("variant", variant, VARIANTS)
+    check_choice("inner", inner, INNER)
     start = 0
     for k in _orders(grid, order, orders):
         nodes = list(grid.nodes[start : start + k + 1])
@@ -107,6 +106,8 @@ def singlestep_times(schedule: NoiseSchedule, n: int, order: int) -> npt.NDArray
 def _orders(grid: Grid, order: int, orders: Sequence[int] | None) -> list[int]:
     n = len(grid)
     if orders is not None:
+        if not isinstance(orders, tuple) or not all(type(k) is int for k in orders):
+            raise TypeError(f"`orders` must be a sequence of ints, got {orders!r}")
         if not all(1 <= k <= order for k in orders) or sum(orders) != n:
             raise ValueError(
                 f"`orders` must be numbers from 1 to {order} that add up to {n}, got {list(orders)}"

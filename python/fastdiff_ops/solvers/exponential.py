@@ -41,13 +41,3 @@ def transfer(s: Node, t: Node, prediction: str, eta: float = 0.0) -> Transfer:
         )
     lin = t.alpha / s.alpha
     return Transfer(lin, t.sigma - s.sigma * lin, -t.sigma, h, 0.0)
-
-
-def check_prediction(prediction: str) -> None:
-    if prediction not in PREDICTIONS:
-        raise ValueError(f"`prediction` must be one of {', '.join(PREDICTIONS)}, got {prediction!r}")
-
-
-def check_eta(eta: float) -> None:
-    if not 0.0 <= eta <= 1.0:
-        raise ValueError(f"`eta` must lie in [0, 1], got {eta}")

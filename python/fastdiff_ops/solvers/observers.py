@@ -71,6 +71,8 @@ class Inpainting:
 
     def __init__(self, image: Tensor, mask: Tensor, x: Tensor, rng: Tensor | None) -> None:
         for name, value in (("inpaint_image", image), ("inpaint_mask", mask)):
+            if not isinstance(value, Tensor):
+                raise TypeError(f"`{name}` must be a Tensor, got {type(value).__name__}")
             try:
                 fits = torch.broadcast_shapes(value.shape, x.shape) == x.shape
             except RuntimeError:
@@ -81,6 +83,9 @@ class Inpainting:
                 )
             if value.device != x.device:
                 raise ValueError(f"`{name}` must be on the device of `x`, {x.device}, got {value.device}")
+        readable = mask.device.type == "cpu" and not torch.compiler.is_compiling()
+        if readable and not ((mask >= 0) & (mask <= 1)).all():
+            raise ValueError("`inpaint_mask` must hold numbers from 0 to 1")
         self.image, self.mask = image.to(x.dtype), mask.to(x.dtype)
         assert rng is not None  # a run with a mask has numbers of its own
         self.rng = rng

@@ -5,18 +5,17 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdiff_ops._coefficients import HISTORY, N_COLUMNS, N_ROWS, ROW_A, ROW_S0, ROW_X, Row
+from fastdiff_ops.schedules import NoiseSchedule
 
 from .grid import Grid, Node
+from .options import frozen
 from .table import SolverTable
-
-if TYPE_CHECKING:
-    from fastdiff_ops.schedules import NoiseSchedule
 
 #: The usual `store` of a `Call`: the converted model output is kept for later steps.
 STORE_OUTPUT = (Row(output=1.0),)
@@ -131,7 +130,7 @@ def make_table(
     ValueError
         Unknown solver or option value, or times that no sampler can follow.
     TypeError
-        Unknown option.
+        Unknown option, or one of the wrong type.
 
     Examples
     --------
@@ -143,13 +142,17 @@ def make_table(
       t 0.5 -> 0    x_next = x - 0.5 m
     where x the state at the evaluation, m the model output as velocity
     """
+    if not isinstance(name, str):
+        raise TypeError(f"`name` must be a str, got {type(name).__name__}")
+    if not isinstance(schedule, NoiseSchedule):
+        raise TypeError(f"`schedule` must be a NoiseSchedule, got {type(schedule).__name__}")
     if name not in _SOLVERS:
         raise ValueError(f"unknown solver {name!r}; known are {', '.join(solver_names())}")
     entry = _SOLVERS[name]
     if unknown := options.keys() - entry.options.keys():
         known = ", ".join(entry.options) or "none"
         raise TypeError(f"solver {name!r} has no option {', '.join(sorted(unknown))}; its options: {known}")
-    chosen = {**entry.options, **options}
+    chosen = {key: frozen(key, value) for key, value in {**entry.options, **options}.items()}
     calls = list(entry.build(Grid(schedule, ts), **entry.fixed, **chosen))
     return _assemble(name, schedule, chosen, calls)
 

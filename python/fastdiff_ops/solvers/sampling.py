@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
 from typing import Any, Literal, overload
 
 import torch
@@ -17,7 +18,7 @@ from .memory import dense, empty_like, empty_ring, ring_like
 from .noise import FIRST_EVALUATION, Seeds, advance, at_draw, check_draws, check_seed, run_rng
 from .observers import Inpainting, StepInfo, check_outputs, watcher
 from .packing import coef_dtype
-from .start import clip_settings, initial_state, latents_like, resolve_table
+from .start import DTYPES, clip_settings, initial_state, latents_like, resolve_table
 from .state import TrajectoryState
 from .table import SolverTable
 
@@ -260,6 +261,10 @@ def resume(  # type: ignore[misc]  # the overloads abbreviate the keywords
     """
     if not isinstance(state, TrajectoryState):
         state = TrajectoryState.load(state)
+    if callback is not None and not callable(callback):
+        raise TypeError(f"`callback` must be callable, got {type(callback).__name__}")
+    if history_dtype is not None and history_dtype not in DTYPES:
+        raise TypeError(f"`history_dtype` must be a floating-point dtype, got {history_dtype!r}")
     run = _prepare(model, state, model_kwargs, uncond_kwargs, history_dtype)
     if (inpaint_image is None) != (inpaint_mask is None):
         raise ValueError("`inpaint_image` and `inpaint_mask` go together")
@@ -284,9 +289,13 @@ def resume(  # type: ignore[misc]  # the overloads abbreviate the keywords
     return x if states is None else (x, torch.stack(states))
 
 
-def _scale(guidance_scale: float | Tensor | None) -> Tensor | None:
-    if guidance_scale is None or isinstance(guidance_scale, Tensor):
-        return None if guidance_scale is None else guidance_scale.to(coef_dtype(guidance_scale.device))
+def _scale(guidance_scale: Any) -> Tensor | None:
+    if guidance_scale is None:
+        return None
+    if isinstance(guidance_scale, Tensor):
+        return guidance_scale.to(coef_dtype(guidance_scale.device))
+    if not isinstance(guidance_scale, Real | torch.SymFloat):
+        raise TypeError(f"`guidance_scale` must be a number or a Tensor, got {type(guidance_scale).__name__}")
     return torch.as_tensor(guidance_scale, dtype=torch.float64)
 
 

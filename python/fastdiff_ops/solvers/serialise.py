@@ -33,7 +33,7 @@ def from_json(text: str) -> SolverTable:
     """See `SolverTable.from_json`."""
     try:
         content = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"`text` is no JSON: {error}") from error
     if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
         raise ValueError(f"`text` must be JSON with format {FORMAT!r}")
@@ -45,7 +45,7 @@ def from_json(text: str) -> SolverTable:
             content[name] = tuple(content[name])
         content.update({name: _read(content[name]) for name in _ARRAYS})
         return SolverTable(**content)
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(f"`text` is no complete table: {error}") from error
 
 

@@ -46,6 +46,8 @@ def resolve_table(
     elif isinstance(table, str):
         if schedule is None or num_steps is None:
             raise ValueError(f"`table` is the name {table!r}, which needs `schedule` and `num_steps`")
+        if not isinstance(schedule, NoiseSchedule):
+            raise TypeError(f"`schedule` must be a NoiseSchedule, got {type(schedule).__name__}")
         ts = default_timesteps(schedule, num_steps, spacing, spacing_options)
         if strength is not None:
             ts = ts[_skipped_steps(num_steps, strength) :]

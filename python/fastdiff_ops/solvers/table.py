@@ -22,6 +22,7 @@ from fastdiff_ops._coefficients import (
 )
 from fastdiff_ops.schedules import PREDICTION_TYPES, NoiseSchedule
 
+from .options import frozen
 from .packing import Packed, pack
 from .validation import validate
 
@@ -58,7 +59,8 @@ class SolverTable:
         The solver.
     schedule : NoiseSchedule
     options : mapping
-        The solver's options, read-only; sequences among them become tuples.
+        The solver's options, read-only: numbers, words, None, and tuples of these; other sequences and
+        NumPy's scalars and arrays are turned into them.
     t, t_next : float64[E]
         Time of each evaluation and of the state X after it, in the schedule's unit.
     t_eval : float64[E]
@@ -116,7 +118,7 @@ class SolverTable:
                 array = np.array(getattr(self, name), dtype=np.float64)
                 array.setflags(write=False)
                 object.__setattr__(self, name, array)
-        options = {key: _frozen(value) for key, value in self.options.items()}
+        options = {key: frozen(key, value) for key, value in self.options.items()}
         object.__setattr__(self, "options", MappingProxyType(options))
         validate(self)
         if self.prediction_type is not None:
@@ -298,10 +300,6 @@ class SolverTable:
         from .show import to_figure
 
         return to_figure(self)
-
-
-def _frozen(value: Any) -> Any:
-    return tuple(map(_frozen, value)) if isinstance(value, list | tuple) else value
 
 
 def _same(a: Any, b: Any) -> bool:
