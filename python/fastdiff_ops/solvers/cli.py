@@ -36,9 +36,8 @@ def add_commands(commands: Commands) -> None:
         "--schedule",
         type=_schedule,
         metavar="NAME[:KEY=VALUE,...]",
-        default="vp_cosine",
         help="noise schedule: vp_linear, vp_cosine, edm, ve, flow, or discrete:beta=linear|scaled_linear|"
-        "squaredcos_cap_v2 (default %(default)s)",
+        "squaredcos_cap_v2 (default vp_cosine)",
     )
     parser.add_argument(
         "--prediction-type",
@@ -51,16 +50,14 @@ def add_commands(commands: Commands) -> None:
 
 def add_table_options(parser: argparse.ArgumentParser, *, steps: int) -> None:
     """Add the options from which :func:`table_from_options` makes a table; the schedule is not among them."""
+    parser.set_defaults(default_steps=steps)  # not of the option: it must be seen whether that was given
     group = parser.add_argument_group("solver")
-    group.add_argument(
-        "--solver", type=_solver_name, default="dpmpp_2m", metavar="NAME", help="solver (default %(default)s)"
-    )
+    group.add_argument("--solver", type=_solver_name, metavar="NAME", help="solver (default dpmpp_2m)")
     group.add_argument(
         "--steps",
-        type=positive_int,
-        default=steps,
+        type=_steps,
         metavar="N",
-        help="intervals of the time grid (default %(default)s)",
+        help=f"intervals of the time grid (default {steps})",
     )
     group.add_argument(
         "--spacing",
@@ -71,9 +68,8 @@ def add_table_options(parser: argparse.ArgumentParser, *, steps: int) -> None:
     )
     group.add_argument(
         "--family",
-        default="native",
         metavar="NAME",
-        help="whose spacing: native, or diffusers' ddim, dpm or euler",
+        help="whose spacing: native, or diffusers' ddim, dpm or euler (default native)",
     )
     group.add_argument(
         "--final-sigma",
@@ -97,7 +93,7 @@ def table_from_options(args: argparse.Namespace, schedule: NoiseSchedule) -> Sol
     Raises
     ------
     UsageError
-        If the library refuses the options.
+        If the library refuses the options, or they choose what the table's file already says.
     OSError, ValueError
         If the table's file cannot be read or holds no table.
     """
@@ -106,18 +102,23 @@ def table_from_options(args: argparse.Namespace, schedule: NoiseSchedule) -> Sol
     from .table import SolverTable
 
     if args.table is not None:
+        for name in ("solver", "steps", "spacing", "family", "final_sigma", "option"):
+            if getattr(args, name):
+                raise UsageError(f"--{name.replace('_', '-')} has no effect with --table")
         return SolverTable.from_json(args.table.read_text(encoding="utf-8"))
     from fastdiff_ops.schedules import timesteps
 
+    steps = args.steps or args.default_steps
     try:
         if args.spacing is None:
-            if args.family != "native" or args.final_sigma is not None:
+            if args.family is not None or args.final_sigma is not None:
                 raise UsageError("--family and --final-sigma go with --spacing")
-            ts = default_timesteps(schedule, args.steps, None)
+            ts = default_timesteps(schedule, steps, None)
         else:
             name, options = args.spacing
-            ts = timesteps(schedule, args.steps, name, args.family, final_sigma=args.final_sigma, **options)
-        return make_table(args.solver, schedule, ts, **dict(args.option))
+            family = args.family or "native"
+            ts = timesteps(schedule, steps, name, family, final_sigma=args.final_sigma, **options)
+        return make_table(args.solver or "dpmpp_2m", schedule, ts, **dict(args.option))
     except (ValueError, TypeError) as error:
         raise UsageError(str(error)) from error
 
@@ -133,8 +134,18 @@ def positive_int(text: str) -> int:
     return value
 
 
+def _steps(text: str) -> int:
+    from .validation import MAX_EVALUATIONS
+
+    if (value := positive_int(text)) > MAX_EVALUATIONS:
+        raise argparse.ArgumentTypeError(f"expected at most {MAX_EVALUATIONS}, got {text!r}")
+    return value
+
+
 def _plan(args: argparse.Namespace) -> None:
-    table = table_from_options(args, args.schedule)
+    if args.table is not None and args.schedule is not None:
+        raise UsageError("--schedule has no effect with --table")
+    table = table_from_options(args, args.schedule or _schedule("vp_cosine"))
     if args.prediction_type is not None:
         try:
             table = table.bind(args.prediction_type)

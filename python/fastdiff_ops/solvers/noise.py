@@ -13,9 +13,10 @@ from torch import Tensor
 
 from fastdiff_ops.ops.random import PhiloxState, Seed, make_rng
 
+from .validation import MAX_EVALUATIONS
+
 Seeds = Seed | Sequence[int] | Tensor
 LATENTS, FIRST_EVALUATION, INPAINTING = 0, 1, 1 << 25
-MAX_EVALUATIONS = (1 << 24) - 2
 _DRAWS = 1 << 32
 
 

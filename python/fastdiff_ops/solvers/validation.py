@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .table import SolverTable
 
 TARGETS = ("x0", "eps", "velocity")
+MAX_EVALUATIONS = (1 << 24) - 2  # of a run, by its draw numbers
 ANCHOR_MODES = ("same", "keep", "row")
 
 
