@@ -84,12 +84,12 @@ struct DenseOrder {
         int64_t stride = 1;
         if (channels_last) {
             s[channel] = 1;
-            stride = sizes[channel];
+            stride = sizes[channel] > 0 ? sizes[channel] : 1;
         }
         for (int d = dims - 1; d >= 0; --d) {
             if (channels_last && d == channel) continue;
             s[d] = stride;
-            stride *= sizes[d];
+            stride *= sizes[d] > 0 ? sizes[d] : 1;
         }
         return s;
     }

@@ -17,7 +17,7 @@
 
 namespace fd {
 
-enum class StreamTag : uint32_t { normal = 10, uniform = 11, derive = 15 };
+enum class StreamTag : uint32_t { normal = 10, uniform = 11 };
 
 constexpr int kPhiloxIndexBits = 28;
 constexpr uint32_t kPhiloxM0 = 0xD2511F53u, kPhiloxM1 = 0xCD9E8D57u;

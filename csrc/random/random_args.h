@@ -17,7 +17,9 @@ struct RandomCall {
         STD_TORCH_CHECK(!size.empty(), "size must have an axis of samples");
         for (const int64_t n : size) STD_TORCH_CHECK(n >= 0, "size must not be negative");
         samples = size[0];
-        for (size_t axis = 1; axis < size.size(); ++axis) elements *= size[axis];
+        for (size_t axis = 1; axis < size.size(); ++axis) {
+            STD_TORCH_CHECK(!__builtin_mul_overflow(elements, size[axis], &elements), "size is too large");
+        }
         STD_TORCH_CHECK(state.scalar_type() == ScalarType::Long, "rng must be int64");
         STD_TORCH_CHECK(rng_per_sample ? state.size(0) == samples && state.size(1) == 3
                                        : state.dim() == 1 && state.size(0) == 2,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -171,4 +172,14 @@ def _(
     return x.new_empty(x.shape[:1], dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
 
 
+def _no_gradient(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.mark_non_differentiable(output)
+    ctx.n_outs = len(inputs[1])
+
+
+def _backward(ctx: Any, grad: Tensor | None) -> tuple[Any, ...]:
+    return (None, [None] * ctx.n_outs, *[None] * 6)
+
+
+torch.library.register_autograd("fastdiff_ops::abs_quantile", _backward, setup_context=_no_gradient)
 register_reference("abs_quantile", reference.abs_quantile)

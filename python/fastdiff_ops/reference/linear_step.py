@@ -185,8 +185,8 @@ def model_term(s: Step) -> ModelTerm:
     return ModelTerm(o, jump, u, clipped, m)
 
 
-def evaluate(s: Step) -> Forward:
-    """Form the rows."""
+def evaluate(s: Step, anchor_mode: int) -> Forward:
+    """Form the rows; A only where it is asked for."""
     model = model_term(s)
     columns: list[Tensor | None] = [s.x, s.anchor, model.m, s.noise, None, *s.history]
     columns += [None] * (N_COLUMNS - len(columns))
@@ -198,16 +198,18 @@ def evaluate(s: Step) -> Forward:
             c = s.coef[position(row, column)]
             if value is not None:
                 total = total + _term(c, value)
-            elif column != CORRECTED:  # a missing tensor may only meet a zero coefficient
+            elif column != CORRECTED or not with_a:  # a missing tensor may only meet a zero coefficient
                 total = torch.where(c != 0, torch.nan, total)
         return total
 
+    with_a = anchor_mode == ANCHOR_ROW
     row_a = combine(ROW_A)
     rows = [combine(ROW_X), row_a, combine(ROW_S0), combine(ROW_S1)]
-    for row in (ROW_X, ROW_S0, ROW_S1):
-        rows[row] = rows[row] + _term(s.coef[position(row, CORRECTED)], row_a)
+    if with_a:
+        columns[CORRECTED] = row_a
+        for row in (ROW_X, ROW_S0, ROW_S1):
+            rows[row] = rows[row] + _term(s.coef[position(row, CORRECTED)], row_a)
     rows[ROW_X] = rows[ROW_X] + _term(s.coef[JUMP], model.jump)
-    columns[CORRECTED] = row_a
     return Forward(model, columns, rows)
 
 
@@ -230,7 +232,7 @@ def solver_step(
 ) -> list[Tensor]:
     """Reference of `torch.ops.fastdiff_ops.solver_step`; see `fastdiff_ops.ops.solver_step`."""
     inputs = (x, outs, anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise, rng)
-    rows = evaluate(gather(*inputs, n_store, clip_mode, random_normal)).rows
+    rows = evaluate(gather(*inputs, n_store, clip_mode, random_normal), anchor_mode).rows
     return _results(rows, x, history, n_store, anchor_mode)
 
 
@@ -267,7 +269,7 @@ def solver_step_(
 ) -> None:
     """Reference of `torch.ops.fastdiff_ops.solver_step_`; see `fastdiff_ops.ops.solver_step_`."""
     inputs = (x, outs, anchor, history, coef, step, weights, elem, elem_map, clip_scale, noise, rng)
-    rows = evaluate(gather(*inputs, n_store, clip_mode, random_normal)).rows
+    rows = evaluate(gather(*inputs, n_store, clip_mode, random_normal), anchor_mode).rows
     results = _results(rows, x, history, n_store, anchor_mode)
     if history is not None and n_store:
         _, slots = ring_slots(step, n_store, history.shape[0])

@@ -124,7 +124,7 @@ def solver_step_backward(
     if "weights" in needs and weights is not None:
         found["weights"] = _weight_gradient(s, grad_o, grad_jump, weights, step)
     if by_element:
-        products = _products(s, into, grad_m, grad_clipped, grad_u, grad_x_next)
+        products = _products(s, into, anchor_mode, grad_m, grad_clipped, grad_u, grad_x_next)
         if "coef" in needs:
             found["coef"] = _coef_gradient(s, products, coef, step, elem_map)
         if "elem" in needs and elem is not None and elem_map is not None:
@@ -150,12 +150,13 @@ def _through_clip(s: Step, gradient: Tensor) -> Tensor:
 def _products(
     s: Step,
     into: list[Tensor | None],
+    anchor_mode: int,
     grad_m: Tensor,
     grad_clipped: Tensor,
     grad_u: Tensor,
     grad_x_next: Tensor,
 ) -> Products:
-    f = evaluate(s)
+    f = evaluate(s, anchor_mode)
     products: Products = {
         C_X: (grad_u, s.x),
         C_O: (grad_u, f.model.o),
