@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from conftest import Backend
 from fastdiff_ops.ops.random import randn
 from fastdiff_ops.schedules import EDM, NoiseSchedule, VPLinear, timesteps
-from fastdiff_ops.solvers import make_table, resume, sample
+from fastdiff_ops.solvers import make_table, resume, sample, solver_names
 from torch import Tensor
 
 SHAPE = (2, 3, 4, 4)
@@ -58,6 +59,23 @@ def test_same_run(
     tolerance = {torch.float32: 1e-6, torch.float64: 1e-14, torch.bfloat16: 1e-2}[dtype]
     scale = float(expected.abs().max())
     torch.testing.assert_close(actual.cpu(), expected, rtol=tolerance, atol=tolerance * scale)
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("guided", [False, True])
+@pytest.mark.parametrize("name", solver_names())
+def test_one_launch_per_evaluation(
+    name: str, guided: bool, backend: Backend, count_launches: Callable[[Callable[[], object]], int]
+) -> None:
+    """Noise, history, guidance and the scaled network input of the next evaluation are part of the step."""
+    if backend.name != "emulated":
+        pytest.skip("launches are counted by the emulation")
+    schedule = EDM()
+    table = make_table(name, schedule, timesteps(schedule, 6, "karras", final_sigma="zero")).bind("edm")
+    x = randn(SHAPE, seed=1)
+    kwargs: dict[str, Any] = {"guidance_scale": 2.0, "uncond_kwargs": {}} if guided else {}
+    launches = count_launches(lambda: sample(lambda x, t: torch.tanh(x), x, table, seed=2, **kwargs))
+    assert launches == len(table)
 
 
 def test_state_moves_between_devices(backend: Backend, tmp_path: Any) -> None:

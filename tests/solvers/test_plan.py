@@ -9,7 +9,6 @@ from fastdiff_ops.cli import main
 from fastdiff_ops.schedules import EDM
 from fastdiff_ops.solvers import make_table
 
-
 CHOICES = [
     ["--solver", "dpmpp_2m"],
     ["--steps", "10"],
