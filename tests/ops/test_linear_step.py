@@ -232,9 +232,14 @@ def test_zero_coefficients_ignore_their_tensors(backend, dtypes):
     assert not clean[0].isnan().any()
     # ... and need not be there at all
     assert same(run(case.changed(noise=None, anchor=None)), clean)
-    rows[..., 2] = 0  # without the model's term, even its converted output may be NaN
+    case.coef[:, :, 4] = 0  # m = d_x x + d_h h: the converted output may be NaN
     case.coef[:, :, 7] = 0
+    clean = run(case)
     case.outs[0].fill_(nan)
+    assert same(run(case), clean)
+    assert not clean[0].isnan().any()
+    case.coef[:, :, 4] = 1
+    rows[..., 2] = 0  # without the model's term too
     assert not run(case)[0].isnan().any()
 
 
