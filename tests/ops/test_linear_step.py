@@ -218,7 +218,7 @@ def test_finished_samples_wait_in_the_batch(backend, dtype):
     "dtypes", [(F32,) * 4, (F16, F16, F32, F32), (F64,) * 4, (F32, F64, F16, BF16)], ids=str
 )
 def test_zero_coefficients_ignore_their_tensors(backend, dtypes):
-    case = random_case(6, (2, 21), dtypes=dtypes, n_outs=2, n_hist=3, anchor_mode="row").to(backend.device)
+    case = random_case(7, (2, 21), dtypes=dtypes, n_outs=2, n_hist=3, anchor_mode="row").to(backend.device)
     nan = float("nan")
     rows = case.coef[:, :, 8:60].view(3, 1, 4, 13)
     rows[..., [1, 3, 6]] = 0  # anchor, noise, age 1
