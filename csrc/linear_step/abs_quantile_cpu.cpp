@@ -22,8 +22,7 @@ constexpr int kSpan = 32;            // elements looked at together for one that
 constexpr int64_t kGrain = 1 << 16;  // elements a thread takes at least
 constexpr int kBinBits = 11;
 
-// `n` elements, `stride` apart, in the accumulation type: in place where they are that already, else in
-// `buffer`.
+// `n` elements, `stride` apart, in the accumulation type: in place if they have it already, else in `buffer`.
 template <simd::Level L, class T, class Acc>
 FD_HOST_DEVICE const Acc* load_as(const void* in, int64_t first, int64_t stride, int n,
                                   Acc* __restrict buffer) {
@@ -112,10 +111,8 @@ struct Sampled {
 };
 
 // Keys have no sign bit, and AVX2 compares signed integers only.
-template <class K>
-FD_HOST_DEVICE std::make_signed_t<K> as_signed(K key) {
-    return static_cast<std::make_signed_t<K>>(key);
-}
+FD_HOST_DEVICE int32_t as_signed(uint32_t key) { return static_cast<int32_t>(key); }
+FD_HOST_DEVICE int64_t as_signed(uint64_t key) { return static_cast<int64_t>(key); }
 
 template <class K>
 struct Range {
@@ -226,12 +223,7 @@ class Selection {
 
   public:
     Selection(const QuantileArgs& args, int64_t sample, const QuantileRank& rank)
-        : args_(args),
-          terms_(args, sample),
-          sample_(sample),
-          rank_(rank),
-          n_(args.elements),
-          limit_(n_ / 8) {}
+        : args_(args), terms_(args, sample), sample_(sample), rank_(rank), n_(args.elements) {}
 
     // The keys of ranks k and k + 1; false where u holds a NaN.
     bool run(K& low, K& high) const {
@@ -266,8 +258,7 @@ class Selection {
         });
     }
 
-    // A range that holds both ranks with four standard deviations to spare, if these values are like the
-    // others.
+    // A range that holds both ranks with three standard deviations to spare, if these values are typical.
     Range<K> propose() const {
         const int64_t wanted = 4 * static_cast<int64_t>(std::sqrt(static_cast<double>(n_)));
         const int64_t stride = n_ / wanted | 1;  // odd: images have even rows
@@ -322,7 +313,7 @@ class Selection {
     const Conversion<Acc> terms_;
     const int64_t sample_;
     const QuantileRank rank_;
-    const int64_t n_, limit_;
+    const int64_t n_, limit_ = n_ / 8;
 };
 
 // Samples of at most one block, one after another.
