@@ -175,10 +175,10 @@ struct CpuIo {
         }
 
 #if FD_X86
-        template <class T>
-        void stream(T* out, Ahead* ahead, int every) {
+        template <bool PastCaches, class T>
+        void write_avx512(T* out, Ahead* ahead, int every) {
             if (count_ == 0 || !one_pass()) settle();
-            combine_stream_avx512(out, weights_, terms_, count_, io_->n, ahead, every);
+            combine_store_avx512<PastCaches>(out, weights_, terms_, count_, io_->n, ahead, every);
         }
 #endif
 
@@ -325,6 +325,12 @@ struct CpuIo {
         const bool past_caches = simd::level() != simd::Level::scalar && stream &&
                                  reinterpret_cast<uintptr_t>(to) % 64 == 0 && bytes % 64 == 0;
         if (past_caches) return store_past_caches(to, bytes, sum);
+#if FD_X86
+        if constexpr (dtype_of<Acc> == DType::f32 && sizeof(T) == 2) {
+            const bool lines = simd::level() == simd::Level::avx512 && bytes % 64 == 0;
+            if (lines) return sum.template write_avx512<false>(to, nullptr, 1);
+        }
+#endif
         if constexpr (dtype_of<T> == dtype_of<Acc>) {
             if (sum.one_pass()) return sum.evaluate(to);
         }
@@ -337,7 +343,8 @@ struct CpuIo {
         // The look-ahead spreads over all tensors that are written past the caches.
         const int every = a.n_store > 0 && !replaces_what_was_read(0) ? 2 : 1;
         if constexpr (dtype_of<Acc> == DType::f32 && dtype_of<T> != DType::f64) {
-            if (simd::level() == simd::Level::avx512) return sum.stream(to, &ahead, every);
+            if (simd::level() == simd::Level::avx512)
+                return sum.template write_avx512<true>(to, &ahead, every);
         }
         const void* from = sum.tile().data;
         if constexpr (dtype_of<T> != dtype_of<Acc>) {
