@@ -29,4 +29,39 @@ STABLE_TORCH_LIBRARY(FD_NAMESPACE, m) {
     // random: the library's counter-based stream as tensors; axis 0 counts samples.
     m.def("random_normal(SymInt[] size, Tensor rng, ScalarType dtype) -> Tensor");
     m.def("random_uniform(SymInt[] size, Tensor rng, ScalarType dtype) -> Tensor");
+
+    // categorical: exact draws from softmax(logits / temperature), noise in float64. Tokens int64 [R], their
+    // perturbed logits float64 [R], and float64 [R, 5] (logprob, entropy, margin, logsumexp, residual) if
+    // score_temperature is given, else [0]. stream: 0 element, 1 block16; method: 0 lazy, 1 full.
+    m.def(
+        "gumbel_argmax(Tensor logits, Tensor temperature, Tensor rng, Tensor? row_ids, Tensor? rows, "
+        "Tensor? uncond_logits, Tensor? cfg_scale, Tensor? bias, Tensor? suppressed, Tensor? forbidden, "
+        "Tensor? threshold, Tensor? score_temperature, int vocab_start, int vocab_size, int stream, "
+        "int method) -> (Tensor, Tensor, Tensor)");
+    // The k largest perturbed logits: k tokens without replacement. [R, k] each.
+    m.def(
+        "gumbel_topk(Tensor logits, Tensor temperature, Tensor rng, Tensor? row_ids, Tensor? rows, "
+        "Tensor? uncond_logits, Tensor? cfg_scale, Tensor? bias, Tensor? suppressed, Tensor? forbidden, "
+        "Tensor? threshold, int vocab_start, int vocab_size, int stream, int k) -> (Tensor, Tensor)");
+    // The smallest logit that top-k, top-p and min-p keep: [R].
+    m.def(
+        "sampling_threshold(Tensor logits, Tensor temperature, Tensor? rows, Tensor? uncond_logits, "
+        "Tensor? cfg_scale, Tensor? bias, Tensor? suppressed, Tensor? forbidden, Tensor? top_k, "
+        "Tensor? top_p, Tensor? min_p) -> Tensor");
+    m.def("inverse_cdf(Tensor probs, Tensor rng, Tensor? row_ids) -> Tensor");
+
+    // hitting: when and where a masked sequence is revealed. order int32 [B, L], u float64 [B, L], count [B].
+    m.def("first_hitting_times(Tensor mask, Tensor rng, Tensor? sequence_ids) -> (Tensor, Tensor, Tensor)");
+    // tokens[b, positions[b, j]] = a draw from its row; the drawn tokens [B, k], -1 where nothing was drawn.
+    m.def(
+        "first_hitting_step_(Tensor(a!) tokens, Tensor logits, Tensor positions, Tensor temperature, "
+        "Tensor rng, Tensor? sequence_ids, Tensor? uncond_logits, Tensor? cfg_scale, Tensor? bias, "
+        "Tensor? suppressed, Tensor? forbidden, Tensor? threshold, int stream, int method) -> Tensor");
+    m.def("reveal_steps(Tensor mask, Tensor mask_prob, Tensor rng, Tensor? sequence_ids) -> Tensor");
+    m.def(
+        "select_transfer(Tensor score, Tensor candidate, Tensor? count, Tensor? threshold, "
+        "Tensor? residual, Tensor? factor, Tensor? entropy, Tensor? entropy_bound) -> Tensor");
+    m.def(
+        "remask_(Tensor(a!) tokens, Tensor prob, Tensor? eligible, int mask_id, Tensor rng, "
+        "Tensor? sequence_ids) -> Tensor");
 }
