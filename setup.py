@@ -101,13 +101,6 @@ def find_cudart(cuda: Path) -> Path:
     )
 
 
-def write_if_changed(path: Path, text: str) -> None:
-    """Write a generated file unless it holds this already: a new time stamp would rebuild its users."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists() or path.read_text() != text:
-        path.write_text(text)
-
-
 def relative(pattern: str) -> list[str]:
     return sorted(str(p.relative_to(ROOT)) for p in ROOT.glob(pattern))
 
@@ -170,16 +163,14 @@ def extensions() -> list[Extension]:
         },
         extra_link_args=link,
     )
-    generated = ROOT / "build" / "generated"
-    write_if_changed(
-        generated / "build_info_generated.h",
-        f'#pragma once\n#define FD_CUDA_ARCHS "{archs}"\n#define FD_CUDA_TOOLKIT "{toolkit}"\n',
-    )
     module = ce.CppExtension(
         "fastdiff_ops._host",
         ["csrc/host.cpp", "csrc/build_info.cpp"],
-        include_dirs=[str(ROOT / "csrc"), str(generated), pybind11.get_include()],
-        extra_compile_args={"cxx": CXX_FLAGS},
+        include_dirs=[str(ROOT / "csrc"), pybind11.get_include()],
+        # in the command, not in a generated header: ninja compiles again whenever a command changes
+        extra_compile_args={
+            "cxx": [*CXX_FLAGS, f'-DFD_CUDA_ARCHS="{archs}"', f'-DFD_CUDA_TOOLKIT="{toolkit}"']
+        },
     )
     ops.libraries = module.libraries = []
     return [ops, module]

@@ -1,8 +1,8 @@
 #include "build_info.h"
 
-#include "build_info_generated.h"  // written by setup.py
-
 namespace fd {
+
+// FD_CUDA_*: setup.py defines them
 
 const char* cuda_archs() { return FD_CUDA_ARCHS; }
 const char* cuda_toolkit() { return FD_CUDA_TOOLKIT; }

@@ -85,16 +85,6 @@ def test_headers_are_followed(setup: ModuleType, tmp_path: Path) -> None:
     assert {tmp_path / "a.h", tmp_path / "b.h", ROOT / "csrc" / "common" / "portable.h"} <= found
 
 
-def test_a_generated_file_keeps_its_time(setup: ModuleType, tmp_path: Path) -> None:
-    path = tmp_path / "deep" / "info.h"
-    setup.write_if_changed(path, "one")
-    os.utime(path, (1, 1))
-    setup.write_if_changed(path, "one")
-    assert path.stat().st_mtime == 1
-    setup.write_if_changed(path, "two")
-    assert path.read_text() == "two"
-
-
 def entry(kind: int, arch: int, payload: bytes) -> bytes:
     return struct.pack("<HHIQ12xI32x", kind, 0, 64, len(payload), arch) + payload
 
