@@ -1,0 +1,360 @@
+"""Exact draws from softmax(logits / temperature), evaluated in full: this is the definition.
+
+A token's noise is a function of (seed, draw, row, token) alone. The kernels compute it only where it can
+matter and must find the same token and the same perturbed logit, to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from .exact import exponential, fd_log, fma
+from .random import philox4x32
+
+ELEMENT, BLOCK16 = 0, 1
+(TAG_PREFIX, TAG_TAIL, TAG_BLOCK_PREFIX, TAG_BLOCK_TAIL, TAG_INNER_PREFIX, TAG_INNER_TAIL) = range(6)
+
+_WORD = 0xFFFFFFFF
+_CHUNK = 1 << 19  # numbers evaluated at once
+
+
+def stream_of_rows(
+    rng: Tensor, row_ids: Tensor | None, n_rows: int
+) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
+    """Return the Philox key (two words), draw number and 64-bit id of each row, int64 [R] each.
+
+    `row_ids` names the rows; else the third column of an `rng` [R, 3] does; else they are 0..R-1.
+    """
+    states = rng.reshape(-1, rng.shape[-1]).expand(n_rows, -1)
+    if row_ids is None:
+        row_ids = states[:, 2] if rng.dim() == 2 else torch.arange(n_rows, device=rng.device)
+    seed = states[:, 0]
+    return (seed & _WORD, (seed >> 32) & _WORD), states[:, 1] & _WORD, row_ids
+
+
+def philox_words(
+    tag: int, index: Tensor, row: Tensor, draw: Tensor, key: tuple[Tensor, Tensor]
+) -> tuple[Tensor, ...]:
+    """Return the four words of counter (tag << 28 | index, row low, row high, draw); arguments broadcast."""
+    counter = torch.broadcast_tensors(tag << 28 | index, row & _WORD, (row >> 32) & _WORD, draw)
+    return philox4x32(counter, key)
+
+
+def _half(words: tuple[Tensor, ...], j: Tensor) -> Tensor:
+    """Return half j (0..7) of four words, 16 bits."""
+    word = words[3]
+    for k in (2, 1, 0):
+        word = torch.where(j >> 1 == k, words[k], word)
+    return (word >> (16 * (j & 1))) & 0xFFFF
+
+
+def full_range_uniform(prefix: Tensor, tail: tuple[Tensor, ...]) -> Tensor:
+    """Return the fraction of 128 bits, 16 in `prefix` and 112 in `tail`, to 53 bits: in [2^-129, 1).
+
+    The last of the 53 bits is always set, for all that follow it. So the number is never 0 nor 1 and has full
+    precision however small it is.
+    """
+    t0, t1, t2, t3 = tail
+    pieces = [t0 >> 16, t0 & 0xFFFF, t1 >> 16, t1 & 0xFFFF, t2 >> 16, t2 & 0xFFFF, t3 >> 16]
+    pieces = list(torch.broadcast_tensors(prefix, *pieces)) + [torch.zeros_like(prefix)] * 5
+    window, leading = pieces[:5], torch.zeros_like(t0)
+    for k in range(1, 9):  # drop leading pieces that are zero
+        empty = window[0] == 0
+        if not bool(empty.any()):
+            break
+        window = [torch.where(empty & (leading == 16 * (k - 1)), pieces[k + i], window[i]) for i in range(5)]
+        leading = torch.where(empty, torch.full_like(leading, 16 * k), leading)
+    bits_of_first = torch.frexp(window[0].double()).exponent.long()  # 0 only if all 128 bits are
+    zeros = torch.where(window[0] == 0, 0, 16 - bits_of_first)
+    high = (window[0] << 32) | (window[1] << 16) | window[2]
+    low = (window[3] << 16) | window[4]
+    significand = (high << (5 + zeros)) | (low >> (27 - zeros)) | 1
+    w = torch.ldexp(significand.double(), -53 - leading - zeros)
+    return torch.where(window[0] == 0, 2.0**-129, w)
+
+
+def standard_exponential(
+    tags: tuple[int, int],
+    prefix_index: Tensor,
+    tail_index: Tensor,
+    row: Tensor,
+    draw: Tensor,
+    key: tuple[Tensor, Tensor],
+) -> tuple[Tensor, Tensor]:
+    """Return a standard exponential per index, and the last word of its tail (block16 takes 4 bits of it)."""
+    prefix = _half(philox_words(tags[0], prefix_index >> 3, row, draw, key), prefix_index & 7)
+    tail = philox_words(tags[1], tail_index, row, draw, key)
+    return exponential(full_range_uniform(prefix, tail)), tail[3]
+
+
+def exponentials(
+    tokens: Tensor, row: Tensor, draw: Tensor, key: tuple[Tensor, Tensor], stream: int
+) -> Tensor:
+    """Return E of every (row, token), independent standard exponentials; float64 [R, n].
+
+    Parameters
+    ----------
+    tokens : int64 [n], global token numbers
+    row, draw : int64 [R]
+    key : two int64 [R]
+    stream : 0 element: a number for each token. 1 block16: tokens 4096 tau + 256 i + r, i = 0..15, are a
+        block; its minimum is an exponential / 16, sits at a uniform place, and the others exceed it by
+        independent exponentials.
+    """
+    row, draw, key = row[:, None], draw[:, None], (key[0][:, None], key[1][:, None])
+    v = tokens[None]
+    if stream == ELEMENT:
+        return standard_exponential((TAG_PREFIX, TAG_TAIL), v, v, row, draw, key)[0]
+    block, place = ((v >> 12) << 8) | (v & 255), (v >> 8) & 15
+    tags = (TAG_BLOCK_PREFIX, TAG_BLOCK_TAIL)
+    minimum, word = standard_exponential(tags, block, block, row, draw, key)
+    minimum = minimum / 16
+    tags = (TAG_INNER_PREFIX, TAG_INNER_TAIL)
+    excess, _ = standard_exponential(tags, (block << 4) | place, v, row, draw, key)
+    return torch.where(place == word & 15, minimum, minimum + excess)
+
+
+def gumbel_noise(
+    rng: Tensor, row_ids: Tensor | None, n_rows: int, stream: int, start: int, stop: int
+) -> Tensor:
+    """Return the Gumbel noise of tokens start..stop-1 in every row: float64 [R, stop - start]."""
+    key, draw, row = stream_of_rows(rng, row_ids, n_rows)
+    tokens = torch.arange(start, stop, device=rng.device)
+    noise = [
+        -fd_log(exponentials(tokens, row[part], draw[part], (key[0][part], key[1][part]), stream))
+        for part in _chunks(n_rows, stop - start)
+    ]
+    return torch.cat(noise) if noise else torch.empty((0, stop - start), dtype=torch.float64)
+
+
+def _chunks(n_rows: int, width: int) -> Iterator[slice]:
+    step = max(1, _CHUNK // max(1, width))
+    return (slice(first, first + step) for first in range(0, n_rows, step))
+
+
+def processed_logits(
+    logits: Tensor,
+    rows: Tensor | None,
+    uncond_logits: Tensor | None,
+    cfg_scale: Tensor | None,
+    bias: Tensor | None,
+    suppressed: Tensor | None,
+    forbidden: Tensor | None,
+    vocab_start: int = 0,
+) -> Tensor:
+    """Return the logits that are drawn from, before any threshold: [R, V], float64 if `logits` are, else float32.
+
+    In this order: guidance u + (w + 1) (c - u) as one fma, bias, suppressed and forbidden tokens, NaN; the
+    last three become -inf.
+    """
+    kind = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    chosen = logits if rows is None else logits.index_select(0, rows)
+    value = chosen.to(kind)
+    if uncond_logits is not None and cfg_scale is not None:
+        base = (uncond_logits if rows is None else uncond_logits.index_select(0, rows)).to(kind)
+        w = cfg_scale.to(kind)[:, None]
+        value = torch.where(w == 0, value, fma(w + 1, value - base, base))
+    if bias is not None:
+        value = value + bias.to(kind)
+    if suppressed is not None:
+        value = value.masked_fill(suppressed, -torch.inf)
+    if forbidden is not None:
+        local = forbidden - vocab_start
+        local = local[(local >= 0) & (local < value.shape[1])]
+        value = value.index_fill(1, local, -torch.inf)
+    return value.masked_fill(value.isnan(), -torch.inf)
+
+
+def perturbed_logits(value: Tensor, threshold: Tensor | None, temperature: Tensor, noise: Tensor) -> Tensor:
+    """Return z = fma(T, g, l) in float64, l where T = 0; -inf below the threshold."""
+    if threshold is not None:
+        value = value.masked_fill(value < threshold.to(value.dtype)[:, None], -torch.inf)
+    value, t = value.double(), temperature.double()[:, None]
+    return torch.where(t == 0, value, fma(t, noise, value))
+
+
+def draw_statistics(value: Tensor, tokens: Tensor, score_temperature: Tensor) -> Tensor:
+    """Return logprob of the token, entropy, top-2 margin, logsumexp and residual odds: float64 [R, 5].
+
+    All of p = softmax(value / score_temperature); `tokens` are columns, -1 for none (then the first is -inf
+    and the last inf). Infinite logits share all mass equally, and their logsumexp is inf. A row of -inf has
+    entropy and margin 0.
+    """
+    scaled = value.double() / score_temperature.double()[:, None]
+    lse = torch.logsumexp(scaled, 1)
+    infinite = (scaled == torch.inf).any(1)
+    scaled = torch.where(infinite[:, None] & (scaled < torch.inf), -torch.inf, scaled)
+    scaled = scaled.masked_fill(scaled == torch.inf, 0.0)
+    top = scaled.max(1).values
+    empty = top == -torch.inf
+    shifted = scaled - torch.where(empty, 0.0, top)[:, None]
+    weight = shifted.exp()
+    total = weight.sum(1).clamp(min=1.0)  # at least 1, but in an empty row
+    entropy = total.log() - torch.where(weight > 0, weight * shifted, 0.0).sum(1) / total
+    pair = torch.nn.functional.pad(weight, (0, 1)).topk(2, 1).values
+    margin = (pair[:, 0] - pair[:, 1]) / total
+    at = tokens.clamp(min=0)[:, None]
+    own = shifted.gather(1, at)[:, 0]
+    none = (tokens < 0) | (own == -torch.inf)
+    others = weight.scatter(1, at, 0.0).sum(1)
+    logprob = torch.where(none, -torch.inf, own - total.log())
+    residual = torch.where(none, torch.inf, others / own.exp())
+    return torch.stack([logprob, entropy, margin, lse, residual], 1)
+
+
+def _expanded(value: Tensor | None, n_rows: int) -> Tensor | None:
+    return None if value is None else value.expand(n_rows, *value.shape[1:])
+
+
+def _part(value: Tensor | None, part: slice) -> Tensor | None:
+    return None if value is None else value[part]
+
+
+def _candidates(
+    logits: Tensor,
+    temperature: Tensor,
+    rng: Tensor,
+    row_ids: Tensor | None,
+    rows: Tensor | None,
+    uncond_logits: Tensor | None,
+    cfg_scale: Tensor | None,
+    bias: Tensor | None,
+    suppressed: Tensor | None,
+    forbidden: Tensor | None,
+    threshold: Tensor | None,
+    vocab_start: int,
+    stream: int,
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield some rows of the result, their processed logits and their perturbed logits, [r, V] each."""
+    n_rows, width = (logits if rows is None else rows).shape[0], logits.shape[1]
+    key, draw, row = stream_of_rows(rng, row_ids, n_rows)
+    rows = torch.arange(n_rows, device=logits.device) if rows is None else rows
+    tokens = torch.arange(vocab_start, vocab_start + width, device=logits.device)
+    per_row = (temperature, cfg_scale, bias, suppressed, threshold)
+    temperature, cfg_scale, bias, suppressed, threshold = (_expanded(x, n_rows) for x in per_row)  # type: ignore[assignment]
+    for part in _chunks(n_rows, width):
+        value = processed_logits(
+            logits,
+            rows[part],
+            uncond_logits,
+            _part(cfg_scale, part),
+            _part(bias, part),
+            _part(suppressed, part),
+            forbidden,
+            vocab_start,
+        )
+        noise = -fd_log(exponentials(tokens, row[part], draw[part], (key[0][part], key[1][part]), stream))
+        yield part, value, perturbed_logits(value, _part(threshold, part), temperature[part], noise)
+
+
+def gumbel_argmax(
+    logits: Tensor,
+    temperature: Tensor,
+    rng: Tensor,
+    row_ids: Tensor | None,
+    rows: Tensor | None,
+    uncond_logits: Tensor | None,
+    cfg_scale: Tensor | None,
+    bias: Tensor | None,
+    suppressed: Tensor | None,
+    forbidden: Tensor | None,
+    threshold: Tensor | None,
+    score_temperature: Tensor | None,
+    vocab_start: int,
+    vocab_size: int,
+    stream: int,
+    method: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Reference of `torch.ops.fastdiff_ops.gumbel_argmax`; see `fastdiff_ops.ops.gumbel_argmax`."""
+    n_rows = (logits if rows is None else rows).shape[0]
+    tokens = torch.empty(n_rows, dtype=torch.int64, device=logits.device)
+    scores = torch.empty(n_rows, dtype=torch.float64, device=logits.device)
+    scored = score_temperature is not None
+    stats = scores.new_empty((n_rows, 5) if scored else (0,))
+    parts = _candidates(
+        logits, temperature, rng, row_ids, rows, uncond_logits, cfg_scale, bias, suppressed, forbidden,
+        threshold, vocab_start, stream,
+    )  # fmt: skip
+    for part, value, z in parts:
+        best = z.argmax(1)  # the first of equal ones
+        score = z.gather(1, best[:, None])[:, 0]
+        best = torch.where(score == -torch.inf, -1, best)
+        scores[part] = score
+        tokens[part] = torch.where(best < 0, -1, best + vocab_start)
+        if score_temperature is not None:
+            stats[part] = draw_statistics(value, best, score_temperature.expand(n_rows)[part])
+    return tokens, scores, stats
+
+
+def gumbel_topk(
+    logits: Tensor,
+    temperature: Tensor,
+    rng: Tensor,
+    row_ids: Tensor | None,
+    rows: Tensor | None,
+    uncond_logits: Tensor | None,
+    cfg_scale: Tensor | None,
+    bias: Tensor | None,
+    suppressed: Tensor | None,
+    forbidden: Tensor | None,
+    threshold: Tensor | None,
+    vocab_start: int,
+    vocab_size: int,
+    stream: int,
+    k: int,
+) -> tuple[Tensor, Tensor]:
+    """Reference of `torch.ops.fastdiff_ops.gumbel_topk`; see `fastdiff_ops.ops.gumbel_topk`."""
+    n_rows = (logits if rows is None else rows).shape[0]
+    tokens = torch.empty((n_rows, k), dtype=torch.int64, device=logits.device)
+    scores = torch.empty((n_rows, k), dtype=torch.float64, device=logits.device)
+    parts = _candidates(
+        logits, temperature, rng, row_ids, rows, uncond_logits, cfg_scale, bias, suppressed, forbidden,
+        threshold, vocab_start, stream,
+    )  # fmt: skip
+    for part, _, z in parts:
+        z, order = z.sort(1, descending=True, stable=True)
+        scores[part] = z[:, :k]
+        tokens[part] = torch.where(z[:, :k] == -torch.inf, -1, order[:, :k] + vocab_start)
+    return tokens, scores
+
+
+def first_hitting_step_(
+    tokens: Tensor,
+    logits: Tensor,
+    positions: Tensor,
+    temperature: Tensor,
+    rng: Tensor,
+    sequence_ids: Tensor | None,
+    uncond_logits: Tensor | None,
+    cfg_scale: Tensor | None,
+    bias: Tensor | None,
+    suppressed: Tensor | None,
+    forbidden: Tensor | None,
+    threshold: Tensor | None,
+    stream: int,
+    method: int,
+) -> Tensor:
+    """Reference of `torch.ops.fastdiff_ops.first_hitting_step_`; see `fastdiff_ops.ops.first_hitting_step_`."""
+    (batch, k), (_, given, width) = positions.shape, logits.shape
+    places = positions.long()
+    if bool((places >= tokens.shape[1]).any()):
+        raise IndexError(f"`positions` must be below the length {tokens.shape[1]}, got {int(places.max())}")
+    states = rng.reshape(-1, rng.shape[-1]).expand(batch, -1)
+    if sequence_ids is None:
+        sequence_ids = states[:, 2] if rng.dim() == 2 else torch.arange(batch, device=rng.device)
+    where = torch.arange(k, device=tokens.device).expand(batch, k) if given == k else places.clamp(min=0)
+    keys = (sequence_ids[:, None] << 32 | places.clamp(min=0)).flatten()
+    rows = (torch.arange(batch, device=tokens.device)[:, None] * given + where).flatten()
+    row_rng = torch.cat([states[:, :2].repeat_interleave(k, 0), keys[:, None]], 1)
+    flat = None if uncond_logits is None else uncond_logits.reshape(-1, width)
+    drawn, _, _ = gumbel_argmax(
+        logits.reshape(-1, width), temperature, row_rng, None, rows, flat, cfg_scale, bias, suppressed,
+        forbidden, threshold, None, 0, width, stream, method,
+    )  # fmt: skip
+    drawn = torch.where(places < 0, -1, drawn.reshape(batch, k))
+    sequence, column = (drawn >= 0).nonzero(as_tuple=True)
+    tokens[sequence, places[sequence, column]] = drawn[sequence, column]
+    return drawn
