@@ -1,7 +1,7 @@
 // Solver step on the CPU.
 //
 // Floor: bytes of the tensors that a row uses, each once, over the bandwidth of a bare loop; arithmetic is a
-// few fma per element on tiles of 3 KiB that stay in L1. Large outputs are written past the caches (their old
+// few fma per element on tiles of 6 KiB that stay in L1. Large outputs are written past the caches (their old
 // contents are not read). Noise costs no bytes: Philox and Box-Muller in registers, about 0.6 ns per normal
 // with AVX-512.
 #include <algorithm>
@@ -17,7 +17,7 @@ constexpr int64_t kParallelElements = 1 << 16;  // a thread gets at least this m
 constexpr int64_t kStreamBytes = 1 << 22;       // tensors from this size on bypass the caches when written
 
 template <class Acc>
-constexpr int kTile = 3072 / sizeof(Acc);
+constexpr int kTile = 6144 / sizeof(Acc);
 
 // The leaves below are compiled for every SIMD level; what calls them once a tile is compiled once.
 
@@ -114,8 +114,8 @@ struct Workspace {
 };
 
 // Loads and stores of one tile: elements [p, p + n) of sample b. A tile is a pointer: into the tensor itself
-// where its type is the accumulation type, else to a widened copy in L1. A sum collects its terms and is
-// evaluated in one pass when it is read.
+// where its type is the accumulation type or is widened as it is read (AVX-512), else to a widened copy in
+// L1. A sum collects its terms and is evaluated in one pass when it is read.
 template <class Acc>
 struct CpuIo {
     static constexpr int N = kTile<Acc>;
@@ -128,9 +128,7 @@ struct CpuIo {
     bool stream;
     Ahead ahead{};
 
-    struct Tile {
-        const Acc* data;
-    };
+    using Tile = Term;
 
     class Sum {
       public:
@@ -138,26 +136,26 @@ struct CpuIo {
 
         void add(Acc weight, const Tile& term) {
             weights_[count_] = weight;
-            terms_[count_++] = term.data;
+            terms_[count_++] = term;
         }
 
         void add(const Tile& weights, const Tile& term) {
             settle();
-            simd::dispatch<AddElements<Acc>>(own_, weights.data, term.data, io_->n);
+            simd::dispatch<AddElements<Acc>>(own_, io_->wide(weights), io_->wide(term), io_->n);
         }
 
         Tile tile() {
             if (count_ != 1 || weights_[0] != Acc(1)) settle();
-            return {terms_[0]};
+            return terms_[0];
         }
 
         // The sum in a buffer of its own. What it held there before is its first term, if any.
         void settle() {
             if (own_ == nullptr) own_ = io_->buffer();
-            if (count_ != 1 || terms_[0] != own_) evaluate(own_);
+            if (count_ != 1 || terms_[0].data != own_) evaluate(own_);
             count_ = 1;
             weights_[0] = Acc(1);
-            terms_[0] = own_;
+            terms_[0] = {own_, dtype_of<Acc>};
         }
 
         // Only then may `out` hold any of the terms (the ring slot that is read and replaced).
@@ -168,9 +166,23 @@ struct CpuIo {
                 for (int i = 0; i < io_->n; ++i) out[i] = Acc(0);
                 return;
             }
-            combine_up_to_four<Acc, false>(out, weights_, terms_, count_, io_->n);
+#if FD_X86
+            if constexpr (dtype_of<Acc> == DType::f32) {
+                if (io_->whole_lines()) {
+                    combine_avx512<false>(out, weights_, terms_, count_, io_->n);
+                    for (int done = 4; done < count_; done += 4) {
+                        combine_avx512<false, true>(out, weights_ + done, terms_ + done, count_ - done,
+                                                    io_->n);
+                    }
+                    return;
+                }
+            }
+#endif
+            const Acc* wide[kColumns + 2];
+            for (int k = 0; k < count_; ++k) wide[k] = io_->wide(terms_[k]);
+            combine_up_to_four<Acc, false>(out, weights_, wide, count_, io_->n);
             for (int done = 4; done < count_; done += 4) {
-                combine_up_to_four<Acc, true>(out, weights_ + done, terms_ + done, count_ - done, io_->n);
+                combine_up_to_four<Acc, true>(out, weights_ + done, wide + done, count_ - done, io_->n);
             }
         }
 
@@ -178,7 +190,7 @@ struct CpuIo {
         template <bool PastCaches, class T>
         void write_avx512(T* out, Ahead* ahead, int every) {
             if (count_ == 0 || !one_pass()) settle();
-            combine_store_avx512<PastCaches>(out, weights_, terms_, count_, io_->n, ahead, every);
+            combine_avx512<PastCaches>(out, weights_, terms_, count_, io_->n, ahead, every);
         }
 #endif
 
@@ -187,11 +199,12 @@ struct CpuIo {
         Acc* own_ = nullptr;
         int count_ = 0;
         Acc weights_[kColumns + 2];
-        const Acc* terms_[kColumns + 2];
+        Term terms_[kColumns + 2];
     };
 
     Sum sum() { return Sum(*this); }
     Acc* buffer() { return workspace.memory[workspace.used++]; }
+    bool whole_lines() const { return n % 32 == 0 && simd::level() == simd::Level::avx512; }
     int64_t place() const { return b * a.sample + p; }
 
     // What the next tile will read.
@@ -212,20 +225,30 @@ struct CpuIo {
     template <class F>
     Tile map(const Tile& in, F f) {
         Acc* out = buffer();
-        simd::dispatch<Map<Acc, F>>(in.data, out, n, f);
-        return {out};
+        simd::dispatch<Map<Acc, F>>(wide(in), out, n, f);
+        return {out, dtype_of<Acc>};
+    }
+
+    const Acc* wide(const Tile& in) {
+        if (in.type == DType::f16) return widened<half>(in.data);
+        if (in.type == DType::bf16) return widened<bfloat16>(in.data);
+        return static_cast<const Acc*>(in.data);
+    }
+
+    template <class T>
+    const Acc* widened(const void* from) {
+        Acc* out = buffer();
+        simd::dispatch<Widen<T, Acc>>(static_cast<const T*>(from), out, n);
+        return out;
     }
 
     template <class T>
     Tile load_as(const void* base, int64_t first) {
         const T* from = static_cast<const T*>(base) + first;
-        if constexpr (dtype_of<T> == dtype_of<Acc>) {
-            return {from};
-        } else {
-            Acc* out = buffer();
-            simd::dispatch<Widen<T, Acc>>(from, out, n);
-            return {out};
-        }
+        const bool as_it_lies =
+            dtype_of<T> == dtype_of<Acc> || (dtype_of<Acc> == DType::f32 && sizeof(T) == 2 && whole_lines());
+        if (as_it_lies) return {from, dtype_of<T>};
+        return {widened<T>(from), dtype_of<Acc>};
     }
 
     Tile load(const void* base, DType type, int64_t first) {
@@ -245,7 +268,7 @@ struct CpuIo {
     Tile missing() {
         Acc* out = buffer();
         for (int i = 0; i < n; ++i) out[i] = std::numeric_limits<Acc>::quiet_NaN();
-        return {out};
+        return {out, dtype_of<Acc>};
     }
 
     Tile load_x() { return load(a.x, a.x_type, place()); }
@@ -271,7 +294,7 @@ struct CpuIo {
         }
         if constexpr (dtype_of<Acc> == DType::f64)
             simd::dispatch<Widen<float, Acc>>(static_cast<const float*>(z), out, n);
-        return {out};
+        return {out, dtype_of<Acc>};
     }
 
     // Each channel of the tile is a run of consecutive logical elements; the runs' blocks are collected and
@@ -315,7 +338,7 @@ struct CpuIo {
             out[i] = a.elem_type == DType::f64 ? static_cast<Acc>(static_cast<const double*>(a.elem)[at])
                                                : static_cast<Acc>(static_cast<const float*>(a.elem)[at]);
         }
-        return {out};
+        return {out, dtype_of<Acc>};
     }
 
     template <class T>
@@ -334,7 +357,7 @@ struct CpuIo {
         if constexpr (dtype_of<T> == dtype_of<Acc>) {
             if (sum.one_pass()) return sum.evaluate(to);
         }
-        simd::dispatch<Narrow<T, Acc>>(sum.tile().data, to, n);
+        simd::dispatch<Narrow<T, Acc>>(wide(sum.tile()), to, n);
     }
 
     template <class T>
@@ -346,10 +369,10 @@ struct CpuIo {
             if (simd::level() == simd::Level::avx512)
                 return sum.template write_avx512<true>(to, &ahead, every);
         }
-        const void* from = sum.tile().data;
+        const void* from = wide(sum.tile());
         if constexpr (dtype_of<T> != dtype_of<Acc>) {
             T* narrowed = reinterpret_cast<T*>(workspace.passing);
-            simd::dispatch<Narrow<T, Acc>>(sum.tile().data, narrowed, n);
+            simd::dispatch<Narrow<T, Acc>>(static_cast<const Acc*>(from), narrowed, n);
             from = narrowed;
         } else if (reinterpret_cast<uintptr_t>(from) % 64 != 0) {
             sum.settle();
