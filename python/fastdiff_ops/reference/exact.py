@@ -35,7 +35,7 @@ def _two_sum(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _two_product(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return a * b rounded, and its error, exactly unless something over- or underflows (Veltkamp, Dekker)."""
+    """Return a * b rounded, and its error, exact within the range of float64 (Veltkamp, Dekker)."""
     high = [x * _SPLIT - (x * _SPLIT - x) for x in (a, b)]
     low = [a - high[0], b - high[1]]
     product = a * b
