@@ -17,7 +17,22 @@
 
 namespace fd {
 
-enum class StreamTag : uint32_t { normal = 10, uniform = 11 };
+// Who draws: numbers of different tags never meet. 0-5 are described in categorical/categorical.h, 6-8 with
+// the hitting operators.
+enum class StreamTag : uint32_t {
+    element_prefix = 0,
+    element_tail = 1,
+    block_prefix = 2,
+    block_tail = 3,
+    inner_prefix = 4,
+    inner_tail = 5,
+    hitting = 6,
+    remask = 7,
+    row_order = 8,
+    inverse_cdf = 9,
+    normal = 10,
+    uniform = 11,
+};
 
 constexpr int kPhiloxIndexBits = 28;
 constexpr uint32_t kPhiloxM0 = 0xD2511F53u, kPhiloxM1 = 0xCD9E8D57u;
