@@ -110,7 +110,7 @@ def fd_log(x: Tensor) -> Tensor:
     tensor([0., 3.], dtype=torch.float64)
     """
     m, e = torch.frexp(x)
-    small = m <= math.sqrt(0.5)
+    small = m < math.sqrt(0.5)  # this double is above the true root
     m, e = torch.where(small, 2 * m, m), (e - small.int()).double()
     f = m - 1
     s = f / (2 + f)
