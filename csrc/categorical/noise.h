@@ -35,6 +35,7 @@ constexpr int kPlaces = 16;               // logits of a block
 constexpr int kStride = 256;              // between the logits of a block
 constexpr int kTile = kPlaces * kStride;  // logits of 256 blocks
 constexpr int64_t kMaxVocab = int64_t{1} << kPhiloxIndexBits;
+constexpr int kMaxTopK = 1024;
 
 // What l is computed in: float, and double for float64 logits.
 template <class T>

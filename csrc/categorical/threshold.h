@@ -8,7 +8,8 @@
 //
 // *Masses are integers*: mass(l) = round(2^b exp((l - l_max) / T)) with 2^b V <= 2^62. The exponential is a
 // polynomial of IEEE operations, in double. So sums are exact and have no order: threads, SIMD levels, CUDA
-// and shards of a vocabulary find the same threshold. A mass is off by 2^-(b+1) at most: b is 45 for V = 126k.
+// and shards of a vocabulary find the same threshold. A mass is off by 2^-(b+1) at most: b is 45 for V =
+// 126k.
 //
 // *Keys* order as logits do, largest first, and are selected by radix (common/radix_select.h).
 //
@@ -52,8 +53,8 @@ inline int mass_bits(int64_t vocab_size) {
 }
 
 struct MassScale {
-    double top, rate;    // maximum of the row; log2(e) / T
-    uint64_t exponent;   // of a double 2^bits, in place
+    double top, rate;   // maximum of the row; log2(e) / T
+    uint64_t exponent;  // of a double 2^bits, in place
 
     FD_HOST_DEVICE MassScale(double row_max, double temperature, int bits)
         : top(row_max),
@@ -137,7 +138,7 @@ struct ThresholdArgs {
 
 // What is active in a row.
 struct Filters {
-    int64_t k = 0;           // 0: off
+    int64_t k = 0;            // 0: off
     double p = 1, min_p = 0;  // 1, 0: off
 
     FD_HOST_DEVICE Filters(const ThresholdArgs& a, int64_t r) {

@@ -43,8 +43,9 @@ struct ThresholdCall {
             a.row_index = owner.data<int64_t>(*t.rows, logits, ScalarType::Long, "rows");
         }
         const OptionalTensor none;
-        const CategoricalTensors common{logits, t.temperature, t.temperature, t.uncond_logits, t.cfg_scale,
-                                        t.bias, t.suppressed,  t.forbidden,   none};
+        const CategoricalTensors common{logits,          t.temperature, t.temperature,
+                                        t.uncond_logits, t.cfg_scale,   t.bias,
+                                        t.suppressed,    t.forbidden,   none};
         bind_common(common, t.rows.has_value() ? t.rows->size(0) : a.logit_rows, a, owner);
         a.row_stride = logits.stride(0);
         if (t.uncond_logits.has_value()) a.uncond_row_stride = t.uncond_logits->stride(0);
@@ -57,8 +58,8 @@ struct ThresholdCall {
         : ThresholdCall(t, 0, t.logits.size(1)) {
         const int64_t rows = args.logits.rows;
         if (top_k.has_value())
-            args.top_k = owner.numbers<int64_t>(*top_k, t.logits, ScalarType::Long, rows, args.top_k_stride,
-                                                "top_k");
+            args.top_k =
+                owner.numbers<int64_t>(*top_k, t.logits, ScalarType::Long, rows, args.top_k_stride, "top_k");
         args.top_p = row_number(top_p, t.logits, rows, "top_p", owner);
         args.min_p = row_number(min_p, t.logits, rows, "min_p", owner);
         args.kept = kept;
@@ -86,10 +87,11 @@ struct HistogramCall : ThresholdCall {
         : ThresholdCall(t, vocab_start, vocab_size), pass(static_cast<int>(pass_number)) {
         const int64_t rows = args.logits.rows;
         const bool wide = args.logits.dtype == DType::f64;
-        STD_TORCH_CHECK(
-            pass_number >= 0 && pass_number < (wide ? LogitPasses<double>::kCount : LogitPasses<float>::kCount),
-            "there is no such pass");
-        STD_TORCH_CHECK(row_max_of_all.dim() == 1 && row_max_of_all.size(0) == rows, "row_max must be [", rows, "]");
+        STD_TORCH_CHECK(pass_number >= 0 &&
+                            pass_number < (wide ? LogitPasses<double>::kCount : LogitPasses<float>::kCount),
+                        "there is no such pass");
+        STD_TORCH_CHECK(row_max_of_all.dim() == 1 && row_max_of_all.size(0) == rows, "row_max must be [",
+                        rows, "]");
         STD_TORCH_CHECK(prefix.dim() == 2 && prefix.size(0) == rows && prefix.size(1) == 2,
                         "prefix must be [", rows, ", 2]");
         if (wide) {
