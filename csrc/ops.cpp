@@ -43,11 +43,19 @@ STABLE_TORCH_LIBRARY(FD_NAMESPACE, m) {
         "gumbel_topk(Tensor logits, Tensor temperature, Tensor rng, Tensor? row_ids, Tensor? rows, "
         "Tensor? uncond_logits, Tensor? cfg_scale, Tensor? bias, Tensor? suppressed, Tensor? forbidden, "
         "Tensor? threshold, int vocab_start, int vocab_size, int stream, int k) -> (Tensor, Tensor)");
-    // The smallest logit that top-k, top-p and min-p keep: [R].
+    // The smallest logit that top-k, top-p and min-p keep, [R], and (`kept`) the share of softmax(l / T) that
+    // they keep, float64 [R], else [0].
     m.def(
         "sampling_threshold(Tensor logits, Tensor temperature, Tensor? rows, Tensor? uncond_logits, "
         "Tensor? cfg_scale, Tensor? bias, Tensor? suppressed, Tensor? forbidden, Tensor? top_k, "
-        "Tensor? top_p, Tensor? min_p) -> Tensor");
+        "Tensor? top_p, Tensor? min_p, bool kept) -> (Tensor, Tensor)");
+    // One radix pass of that over columns [vocab_start, ...) of a vocabulary: int64 [R, 2, 2048], counts and
+    // masses by the next bits of the keys that start with `prefix` [R, 2].
+    m.def(
+        "threshold_histogram(Tensor logits, Tensor temperature, Tensor? rows, Tensor? uncond_logits, "
+        "Tensor? cfg_scale, Tensor? bias, Tensor? suppressed, Tensor? forbidden, Tensor row_max, "
+        "Tensor prefix, int radix_pass, int vocab_start, int vocab_size) -> Tensor");
+    // Draws of the row's own (unnormalised) probabilities: tokens [R], -1 where a row is not one of them.
     m.def("inverse_cdf(Tensor probs, Tensor rng, Tensor? row_ids) -> Tensor");
 
     // hitting: when and where a masked sequence is revealed. order int32 [B, L], u float64 [B, L], count [B].
@@ -58,9 +66,11 @@ STABLE_TORCH_LIBRARY(FD_NAMESPACE, m) {
         "Tensor rng, Tensor? sequence_ids, Tensor? uncond_logits, Tensor? cfg_scale, Tensor? bias, "
         "Tensor? suppressed, Tensor? forbidden, Tensor? threshold, int stream, int method) -> Tensor");
     m.def("reveal_steps(Tensor mask, Tensor mask_prob, Tensor rng, Tensor? sequence_ids) -> Tensor");
+    // Which candidates are committed, bool [B, L]. rule: 0 count, 1 threshold, 2 factor, 3 entropy bound,
+    // whose parameter is `limit`; `residual`: score holds r of confidences 1 / (1 + r).
     m.def(
-        "select_transfer(Tensor score, Tensor candidate, Tensor? count, Tensor? threshold, "
-        "Tensor? residual, Tensor? factor, Tensor? entropy, Tensor? entropy_bound) -> Tensor");
+        "select_transfer(Tensor score, Tensor candidate, Tensor limit, Tensor? entropy, int rule, "
+        "bool residual) -> Tensor");
     m.def(
         "remask_(Tensor(a!) tokens, Tensor prob, Tensor? eligible, int mask_id, Tensor rng, "
         "Tensor? sequence_ids) -> Tensor");
