@@ -61,7 +61,7 @@ def _fma_of_fractions(a: float, b: float, c: float) -> float:
     try:
         return float(exact) if exact else a * b + c
     except OverflowError:
-        return math.copysign(math.inf, exact)
+        return math.inf if exact > 0 else -math.inf
 
 
 def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
