@@ -53,6 +53,8 @@ inline int mass_bits(int64_t vocab_size) {
 }
 
 struct MassScale {
+    static constexpr double kFar = -64;
+
     double top, rate;   // maximum of the row; log2(e) / T
     uint64_t exponent;  // of a double 2^bits, in place
 
@@ -61,12 +63,16 @@ struct MassScale {
           rate(1.4426950408889634 / temperature),
           exponent(static_cast<uint64_t>(1023 + bits) << 52) {}
 
-    FD_HOST_DEVICE uint64_t of(double l) const {
-        constexpr double kRound = 0x1.8p52;  // adding it rounds to an integer, which the low bits then hold
-        constexpr double kFar = -64;         // has no mass
+    // log2 of mass / 2^bits: 0 for the maximum; what is far below, and NaN, stops at kFar and has no mass.
+    FD_HOST_DEVICE double depth(double l) const {
         double y = (l - top) * rate;
-        y = l == top ? 0.0 : y;   // T = 0 and infinite logits
-        y = y > kFar ? y : kFar;  // NaN as well
+        y = l == top ? 0.0 : y;  // T = 0 and infinite logits
+        return y > kFar ? y : kFar;
+    }
+    FD_HOST_DEVICE uint64_t of(double l) const { return at_depth(depth(l)); }
+
+    FD_HOST_DEVICE uint64_t at_depth(double y) const {
+        constexpr double kRound = 0x1.8p52;  // adding it rounds to an integer, which the low bits then hold
         const double shifted = y + kRound;
         const double f = y - (shifted - kRound);
         // 2^f on [-1/2, 1/2], minimax, error 2.2e-16

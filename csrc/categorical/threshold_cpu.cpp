@@ -4,8 +4,9 @@
 // A row is read twice in the usual case. The first pass takes the maximum of each of about 1000 groups of
 // logits. The k-th largest of these is at most the k-th largest logit, since k groups hold k different logits
 // that reach it; and not many more logits do. So the second pass collects what is above it, a few thousand,
-// and adds up the masses of all. The wanted value is found among the collected. Where they do not reach
-// (a flat distribution, k beyond the groups, ties), radix passes over the row find it.
+// and adds up the masses of all. The wanted value is found among the collected. Where they do not reach (a
+// flat distribution, k beyond the groups), a histogram over the distance from the maximum says in which
+// narrow range it is, and that range is collected. Radix passes over the row are left for long ties.
 #include <memory>
 #include <vector>
 
@@ -32,6 +33,7 @@ struct Scratch {
     uint64_t masses[kLimit];
     Weighed<C> weighed[kLimit];
     Bins bins;
+    Candidates<C> range;
 };
 
 template <class C>
@@ -63,10 +65,11 @@ class RowThreshold {
         if (filters_.min_p > 0) out.threshold = min_p_threshold(top_, row_.temperature, filters_.min_p);
         const bool weigh = filters_.top_p() || kept_;
         if (filters_.k > 0 || weigh) {
-            found_.bound = candidate_bound();
+            found_.low = candidate_bound();
+            found_.high = std::numeric_limits<C>::infinity();
             simd::dispatch<Collect<T>>(&row_, vocab_, weigh ? &scale : nullptr, &found_, &total_);
         }
-        if (filters_.k > 0) out.threshold = std::max(out.threshold, kth());
+        if (filters_.k > 0) out.threshold = std::max(out.threshold, kth(scale));
         if (filters_.top_p()) out.threshold = std::max(out.threshold, crossing(scale));
         out.threshold += C(0);
         if (kept_) out.share = share(scale, out.threshold);
@@ -95,59 +98,92 @@ class RowThreshold {
         return numbers[n - 1];
     }
 
-    bool complete() const { return !found_.overflown() && found_.bound < std::numeric_limits<C>::infinity(); }
+    bool complete() const { return !found_.overflown() && found_.low < std::numeric_limits<C>::infinity(); }
 
-    C kth() const {
-        if (!complete()) return select(static_cast<uint64_t>(filters_.k) - 1, nullptr);
-        if (found_.count < filters_.k) return found_.bound;  // which k logits reach
+    C kth(const MassScale& scale) const {
+        const auto k = static_cast<uint64_t>(filters_.k);
+        if (!complete()) return descend(k - 1, scale, false);
+        if (found_.count < filters_.k) return found_.low;  // which k logits reach
         return nth_largest(found_.logits, found_.count, filters_.k);
     }
 
     C crossing(const MassScale& scale) const {
         const uint64_t target = mass_target(filters_.p, total_);
         if (complete()) {
-            Weighed<C>*const first = scratch_.weighed, *last = first + weigh(scale);
+            Weighed<C>* const first = scratch_.weighed;
+            Weighed<C>* const last = first + weigh(found_, scale, true);
             uint64_t sum = 0;
             for (const Weighed<C>* w = first; w < last; ++w) sum += w->mass;
-            if (sum >= target) return crossing_of(first, last, target);
+            if (sum >= target) return logit_at(target - 1, first, last);
         }
-        return select(target - 1, &scale);
+        return descend(target - 1, scale, true);
     }
 
-    int weigh(const MassScale& scale) const {
-        const int count = found_.count;
-        simd::dispatch<Weigh<C>>(static_cast<const C*>(found_.logits), count, scale, scratch_.masses);
-        for (int i = 0; i < count; ++i) scratch_.weighed[i] = {found_.logits[i], scratch_.masses[i]};
-        return count;
+    // Pairs of the candidates with their mass, or with 1.
+    int weigh(const Candidates<C>& found, const MassScale& scale, bool masses) const {
+        const C* logits = found.logits;
+        if (masses) simd::dispatch<Weigh<C>>(logits, found.count, scale, scratch_.masses);
+        for (int i = 0; i < found.count; ++i)
+            scratch_.weighed[i] = {logits[i], masses ? scratch_.masses[i] : 1};
+        return found.count;
     }
 
-    // The largest logit with which all that reach it have the target mass.
-    static C crossing_of(Weighed<C>* first, Weighed<C>* last, uint64_t target) {
+    // The logit of a 0-based rank in weight, from the largest.
+    static C logit_at(uint64_t rank, Weighed<C>* first, Weighed<C>* last) {
         const auto larger = [](const Weighed<C>& a, const Weighed<C>& b) { return a.logit > b.logit; };
         while (last - first > 1) {
             Weighed<C>* const middle = first + (last - first) / 2;
             std::nth_element(first, middle, last, larger);
             uint64_t upper = 0;
             for (const Weighed<C>* w = first; w < middle; ++w) upper += w->mass;
-            if (upper >= target) {
+            if (upper > rank) {
                 last = middle;
             } else {
-                target -= upper;
+                rank -= upper;
                 first = middle;
             }
         }
         return first->logit;
     }
 
-    // The logit of a 0-based rank, from the largest; in units of mass if there is a scale.
+    // The logit of a 0-based rank among all, in masses or in numbers.
+    C descend(uint64_t rank, const MassScale& scale, bool masses) const {
+        scratch_.bins = {};
+        simd::dispatch<DepthHistogram<T>>(&row_, vocab_, scale, masses, &scratch_.bins);
+        const uint64_t all = rank;
+        const int bin = scratch_.bins.find(rank);
+        if (bin < kRadixBins - 1) {
+            Candidates<C>& range = scratch_.range;
+            range.high = at_depth(scale, bin - 1);
+            range.low = at_depth(scale, bin + 2);
+            uint64_t unused;
+            simd::dispatch<Collect<T>>(&row_, vocab_, static_cast<const MassScale*>(nullptr), &range,
+                                       &unused);
+            if (!range.overflown()) {
+                const auto outside = [&](C l) {
+                    return depth_bin(scale.depth(static_cast<double>(l))) != bin;
+                };
+                range.count = static_cast<int>(
+                    std::remove_if(range.logits, range.logits + range.count, outside) - range.logits);
+                return logit_at(rank, scratch_.weighed, scratch_.weighed + weigh(range, scale, masses));
+            }
+        }
+        return select(all, masses ? &scale : nullptr);
+    }
+
+    // Where the bin starts, but for rounding, which is much less than a bin.
+    static C at_depth(const MassScale& scale, int bin) {
+        return static_cast<C>(scale.top - bin / (kBinsPerLog2 * scale.rate));
+    }
+
+    // As `descend`, in passes over all keys.
     C select(uint64_t rank, const MassScale* scale) const {
         uint64_t prefix = 0;
         for (int pass = 0; pass < LogitPasses<C>::kCount; ++pass) {
             scratch_.bins = {};
             simd::dispatch<Histogram<T>>(&row_, vocab_, pass, prefix, scale, &scratch_.bins);
-            int bin = 0;
-            for (; rank >= scratch_.bins.of(bin); ++bin) rank -= scratch_.bins.of(bin);
-            prefix = prefix << LogitPasses<C>::bits(pass) | static_cast<uint64_t>(bin);
+            const auto bin = static_cast<uint64_t>(scratch_.bins.find(rank));
+            prefix = prefix << LogitPasses<C>::bits(pass) | bin;
         }
         return logit_of<C>(static_cast<LogitKey<C>>(prefix));
     }
@@ -155,8 +191,8 @@ class RowThreshold {
     double share(const MassScale& scale, C threshold) const {
         if (threshold == kMinusInfinity<C>) return 1;
         uint64_t sum = 0;
-        if (complete() && threshold > found_.bound) {
-            const int count = weigh(scale);
+        if (complete() && threshold > found_.low) {
+            const int count = weigh(found_, scale, true);
             for (int i = 0; i < count; ++i)
                 sum += scratch_.weighed[i].logit >= threshold ? scratch_.weighed[i].mass : 0;
         } else {

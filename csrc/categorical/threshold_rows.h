@@ -75,11 +75,19 @@ struct Survey {
         alignas(64) C most[kLanes];
         for (int j = 0; j < kLanes; ++j) most[j] = kMinusInfinity<C>;
         for_each_block<L>(*row, vocab, [&](const C* __restrict x, int n) {
-            int i = 0;
-            for (; i + kLanes <= n; i += kLanes) {
-                for (int j = 0; j < kLanes; ++j) most[j] = x[i + j] > most[j] ? x[i + j] : most[j];
+            if (n == kBlock) {
+                for (int j = 0; j < kLanes; ++j) {  // the compiler vectorises this one
+                    C largest = most[j];
+                    _Pragma("GCC unroll 16") for (int i = 0; i < kBlock; i += kLanes) largest =
+                        x[i + j] > largest ? x[i + j] : largest;
+                    most[j] = largest;
+                }
+            } else {
+                for (int i = 0; i < n; ++i) {
+                    C& largest = most[i % kLanes];
+                    largest = x[i] > largest ? x[i] : largest;
+                }
             }
-            for (int j = 0; i + j < n; ++j) most[j] = x[i + j] > most[j] ? x[i + j] : most[j];
             seen += n;
             if (seen % tile != 0 && seen < vocab) return;
             for (int j = 0; j < kLanes; ++j) {
@@ -127,24 +135,24 @@ FD_HOST_DEVICE uint32_t above(const C* x, C bound) {
     return mask;
 }
 
-// Logits above a bound, in no order that matters; more than kLimit are counted only roughly.
+// Logits in (low, high], in no order that matters; more than kLimit are counted only roughly.
 template <class C>
 struct Candidates {
-    C bound;
+    C low, high;
     int count;
     alignas(64) C logits[kLimit + kBlock];
 
     bool overflown() const { return count > kLimit; }
 };
 
-// What is above a bound, and the mass of the whole row (`scale` null: not wanted).
+// What is in a range, and the mass of the whole row (`scale` null: not wanted).
 template <class T>
 struct Collect {
     template <Level L>
     FD_HOST_DEVICE static void run(const Row<T>* row, int64_t vocab, const MassScale* scale,
                                    Candidates<Compute<T>>* out, uint64_t* total) {
         using C = Compute<T>;
-        const C bound = out->bound;
+        const C low = out->low, high = out->high;
         C* end = out->logits;
         const C* limit = out->logits + kLimit;
         uint64_t sum = 0;
@@ -156,12 +164,13 @@ struct Collect {
             if (end > limit) return;
             int i = 0;
             for (; i + 16 <= n; i += 16) {
-                for (uint32_t mask = above<L>(x + i, bound); mask != 0; mask &= mask - 1) {
+                for (uint32_t mask = above<L>(x + i, low) & ~above<L>(x + i, high); mask != 0;
+                     mask &= mask - 1) {
                     *end++ = x[i + __builtin_ctz(mask)];
                 }
             }
             for (; i < n; ++i) {
-                if (x[i] > bound) *end++ = x[i];
+                if (x[i] > low && !(x[i] > high)) *end++ = x[i];
             }
         });
         out->count = static_cast<int>(end - out->logits);
@@ -202,6 +211,46 @@ struct Bins {
     uint64_t parts[2][kRadixBins];
 
     uint64_t of(int bin) const { return parts[0][bin] + parts[1][bin]; }
+
+    // The bin that holds a rank; what is left is the rank inside it.
+    int find(uint64_t& rank) const {
+        int bin = 0;
+        for (; rank >= of(bin); ++bin) rank -= of(bin);
+        return bin;
+    }
+};
+
+// Adds to `bins` all logits by how far they are below the maximum: their masses, or their number. Bins are
+// finer than the leading bits of keys, and in the same order; the last one has all the rest.
+constexpr double kBinsPerLog2 = kRadixBins / -MassScale::kFar;
+
+FD_HOST_DEVICE int depth_bin(double depth) {
+    const int bin = static_cast<int>(depth * -kBinsPerLog2);
+    return bin < kRadixBins ? bin : kRadixBins - 1;
+}
+
+template <class T>
+struct DepthHistogram {
+    template <Level L>
+    FD_HOST_DEVICE static void run(const Row<T>* row, int64_t vocab, MassScale scale, bool masses,
+                                   Bins* bins) {
+        using C = Compute<T>;
+        for_each_block<L>(*row, vocab, [&](const C* __restrict x, int n) {
+            alignas(64) int32_t bin[kBlock];
+            alignas(64) uint64_t weights[kBlock];
+            if (masses) {
+                for (int i = 0; i < n; ++i) {
+                    const double depth = scale.depth(static_cast<double>(x[i]));
+                    bin[i] = depth_bin(depth);
+                    weights[i] = scale.at_depth(depth);
+                }
+                for (int i = 0; i < n; ++i) bins->parts[i & 1][bin[i]] += weights[i];
+            } else {
+                for (int i = 0; i < n; ++i) bin[i] = depth_bin(scale.depth(static_cast<double>(x[i])));
+                for (int i = 0; i < n; ++i) ++bins->parts[i & 1][bin[i]];
+            }
+        });
+    }
 };
 
 // Adds to `bins`, by their next bits, the logits whose key starts with `prefix`: their masses, or (`scale`
