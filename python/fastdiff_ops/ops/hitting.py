@@ -1,8 +1,9 @@
 """When masked positions are revealed, which of them are committed, and which are masked again.
 
 In masked diffusion the time of a reveal depends neither on the position nor on its token, so all times and
-the order can be drawn before the network is called (arXiv 2409.02908, section 4.1). Every number is a function
-of (seed, draw, sequence id, position): a sequence alone, in a permuted batch or on another device is the same.
+the order can be drawn before the network is called (arXiv 2409.02908, section 4.1). Every number is a
+function of (seed, draw, sequence id, position): a sequence alone, in a permuted batch or on another device is
+the same.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -150,14 +151,14 @@ def _limit(name: str, value: Any, candidate: Tensor) -> Tensor:
         if value.dim() > 1 or (value.dim() == 1 and value.shape[0] not in (1, batch)):
             raise ValueError(f"`{name}` must be a number or [{batch}], got shape {tuple(value.shape)}")
         return value.detach().to(dtype).reshape(-1)
-    kinds: tuple[type, ...] = (int, torch.SymInt) if counts else (int, float)
-    if isinstance(value, bool) or not isinstance(value, kinds):
+    kinds = (int, torch.SymInt) if counts else (int, float)
+    fits = isinstance(value, kinds) and not isinstance(value, bool)
+    if not fits:
         raise TypeError(f"`{name}` must be {'an int' if counts else 'a float'}, got {type(value).__name__}")
-    if name != "threshold" and not value >= 0:
-        raise ValueError(f"`{name}` must not be negative, got {value}")
-    if value != value:
-        raise ValueError(f"`{name}` must be a number, got {value}")
-    return torch.full((1,), value, dtype=dtype, device=candidate.device)
+    if not value >= (-math.inf if name == "threshold" else 0):
+        raise ValueError(f"`{name}` must be a number{' >= 0' * (name != 'threshold')}, got {value}")
+    limit: Tensor = torch.full((1,), value, dtype=dtype, device=candidate.device)
+    return limit
 
 
 @torch.library.register_fake("fastdiff_ops::select_transfer")
