@@ -1,61 +1,76 @@
-#include "categorical/draw_cpu.h"
-
-#include <cmath>
+// Draws of whole rows: in one piece, or in runs of tiles that threads share and that merge by the same rule
+// as tokens do.
+#include "categorical/search_cpu.h"
 
 namespace fd::categorical {
 namespace {
-template <class T>
-void all_scores(const Row<T>& row, const DrawPlan& plan, double t, const Choice& best, double* out) {
-    double m = -INFINITY, second = -INFINITY;
-    for (int64_t j = 0; j < plan.vocab; ++j) {
-        const double l = row.unfiltered(j);
-        if (l > m) { second = m; m = l; } else if (l > second) second = l;
+
+struct Tiling {
+    int64_t first, count;
+
+    template <class T>
+    Tiling(const Row<T>& row, const DrawPlan& plan)
+        : first(row.vocab_start / kTile), count((row.vocab_start + plan.vocab - 1) / kTile + 1 - first) {}
+
+    // Runs of tiles that are worth a thread each.
+    int64_t parts(const DrawPlan& plan) const {
+        const int64_t worth = count * kTile / kGrainLogits;
+        return plan.split ? std::clamp<int64_t>(worth, 1, torch::stable::get_num_threads()) : 1;
     }
-    double sum = 0, first = 0, others = 0;
-    const double chosen = best.token < 0 ? NAN : (double) row.unfiltered(best.token - row.vocab_start);
-    for (int64_t j = 0; j < plan.vocab; ++j) {
-        const double l = row.unfiltered(j);
-        if (l == -INFINITY) continue;
-        const double x = l == m ? 0 : (l - m) / t, e = std::exp(x);
-        sum += e;
-        first += e * x;
-        if (j + row.vocab_start != best.token) others += l == chosen ? 1 : std::exp((l - chosen) / t);
-    }
-    if (best.token < 0) others = NAN;
-    out[0] = -std::log1p(others);
-    out[1] = std::log(sum) - first / sum;
-    out[2] = second == m ? 0 : -std::expm1((second - m) / t) / sum;
-    out[3] = m / t + std::log(sum);
-    out[4] = others;
+    int64_t border(int64_t part, int64_t parts) const { return first + count * part / parts; }
+};
+
+// Searches all tiles; part i of n is kept in keeps[i].
+template <class T, class Keep>
+void search(const Row<T>& row, const DrawPlan& plan, const Tiling& tiling, std::vector<Keep>& keeps,
+            Scores<T>* scores) {
+    const int64_t parts = static_cast<int64_t>(keeps.size());
+    torch::stable::parallel_for(0, parts, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t part = begin; part < end; ++part) {
+            Search<T, Keep>(row, plan, keeps[part], scores)
+                .run(tiling.border(part, parts), tiling.border(part + 1, parts));
+        }
+    });
 }
+
 }  // namespace
 
 template <class T>
 Choice draw_one(const Row<T>& row, const DrawPlan& plan, double score_temperature, double* scores) {
-    Choice best;
-    for (int64_t j = 0; j < plan.vocab; ++j) {
-        best.offer(perturbed_at(row, plan.stream, j), static_cast<int32_t>(row.vocab_start + j));
+    const Tiling tiling(row, plan);
+    const int64_t parts = tiling.parts(plan);
+    if (parts == 1 && scores == nullptr) {  // the usual case needs no memory
+        KeepBest keep;
+        Search<T, KeepBest>(row, plan, keep, nullptr).run(tiling.first, tiling.first + tiling.count);
+        return keep.best;
     }
-    if (scores != nullptr) all_scores(row, plan, score_temperature, best, scores);
-    return best;
+    std::vector<KeepBest> keeps(parts);
+    Scores<T> sums(row, score_temperature, tiling.first, scores == nullptr ? 0 : tiling.count);
+    search(row, plan, tiling, keeps, scores == nullptr ? nullptr : &sums);
+    for (const KeepBest& part : keeps) keeps[0].offer(part.best.z, part.best.token);
+    if (scores != nullptr) {
+        Tiles<T> tiles(row, plan.vocab);
+        sums.finish(keeps[0].best, tiles, scores);
+    }
+    return keeps[0].best;
 }
 
 template <class T>
 void draw_many(const Row<T>& row, const DrawPlan& plan, int k, Choice* out) {
-    std::fill(out, out + k, Choice{});
-    for (int64_t j = 0; j < plan.vocab; ++j) {
-        Choice next{perturbed_at(row, plan.stream, j), static_cast<int32_t>(row.vocab_start + j)};
-        for (int i = 0; i < k; ++i) {
-            if (out[i].loses_to(next.z, next.token)) std::swap(out[i], next);
-        }
-    }
+    const Tiling tiling(row, plan);
+    std::vector<KeepMany> keeps(tiling.parts(plan), KeepMany(k));
+    search<T, KeepMany>(row, plan, tiling, keeps, nullptr);
+    for (size_t i = 1; i < keeps.size(); ++i) keeps[0].offer_all(keeps[i]);
+    keeps[0].take(out);
 }
 
-#define FD_DRAWS(T)                                                              \
+#define FD_DRAWS(T)                                                               \
     template Choice draw_one<T>(const Row<T>&, const DrawPlan&, double, double*); \
-    template void draw_many<T>(const Row<T>&, const DrawPlan&, int, Choice*);
-FD_DRAWS(half)
-FD_DRAWS(bfloat16)
-FD_DRAWS(float)
-FD_DRAWS(double)
+    template void draw_many<T>(const Row<T>&, const DrawPlan&, int, Choice*)
+FD_DRAWS(half);
+FD_DRAWS(bfloat16);
+FD_DRAWS(float);
+FD_DRAWS(double);
+#undef FD_DRAWS
+
 }  // namespace fd::categorical

@@ -15,8 +15,13 @@ struct DrawPlan {
     Stream stream;
     bool full;      // every noise is computed
     int64_t vocab;  // columns
+    bool split;     // threads share a row, not rows
 
-    explicit DrawPlan(const CategoricalArgs& a) : stream(a.stream), full(a.full), vocab(a.vocab) {}
+    explicit DrawPlan(const CategoricalArgs& a)
+        : stream(a.stream),
+          full(a.full),
+          vocab(a.vocab),
+          split(a.rows < torch::stable::get_num_threads() && a.vocab > kGrainLogits) {}
 };
 
 // argmax_v z_v. Where `scores` are asked for they are those of softmax(l / score_temperature), l without its
@@ -28,12 +33,11 @@ Choice draw_one(const Row<T>& row, const DrawPlan& plan, double score_temperatur
 template <class T>
 void draw_many(const Row<T>& row, const DrawPlan& plan, int k, Choice* out);
 
-// Calls f(first, last) on runs of rows, in threads. Rows that are fewer than threads come in one run: a draw
-// then splits its row.
+// Calls f(first, last) on runs of rows, in threads unless these share each row.
 template <class F>
-void for_rows(int64_t rows, int64_t vocab, const F& f) {
-    if (rows < torch::stable::get_num_threads() && vocab > kGrainLogits) return f(0, rows);
-    torch::stable::parallel_for(0, rows, std::max<int64_t>(1, kGrainLogits / vocab), f);
+void for_rows(int64_t rows, const DrawPlan& plan, const F& f) {
+    if (plan.split) return f(0, rows);
+    torch::stable::parallel_for(0, rows, std::max<int64_t>(1, kGrainLogits / plan.vocab), f);
 }
 
 // Calls f(T{}) with the type of the logits.

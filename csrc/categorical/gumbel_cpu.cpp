@@ -58,7 +58,7 @@ std::tuple<Tensor, Tensor, Tensor> gumbel_argmax(
     double* score_out = scores.mutable_data_ptr<double>();
     const DrawPlan plan(a);
     with_type(a.dtype, [&]<class T>(T) {
-        for_rows(a.rows, a.vocab, [&](int64_t first, int64_t last) {
+        for_rows(a.rows, plan, [&](int64_t first, int64_t last) {
             for (int64_t r = first; r < last; ++r) {
                 const double t = scored ? static_cast<double>(a.score_temperature[r * a.score_stride]) : 0.0;
                 const Choice best =
@@ -90,7 +90,7 @@ std::tuple<Tensor, Tensor> gumbel_topk(const Tensor& logits, const Tensor& tempe
     double* z_out = z.mutable_data_ptr<double>();
     const DrawPlan plan(a);
     with_type(a.dtype, [&]<class T>(T) {
-        for_rows(a.rows, a.vocab, [&](int64_t first, int64_t last) {
+        for_rows(a.rows, plan, [&](int64_t first, int64_t last) {
             std::vector<Choice> best(k);
             for (int64_t r = first; r < last; ++r) {
                 draw_many(draw_row<T>(a, r), plan, static_cast<int>(k), best.data());
@@ -124,7 +124,7 @@ Tensor first_hitting_step_(const Tensor& tokens, const Tensor& logits, const Ten
     int64_t* out = drawn.mutable_data_ptr<int64_t>();
     const DrawPlan plan(a);
     with_type(a.dtype, [&]<class T>(T) {
-        for_rows(a.rows, a.vocab, [&](int64_t first, int64_t last) {
+        for_rows(a.rows, plan, [&](int64_t first, int64_t last) {
             for (int64_t r = first; r < last; ++r) {
                 const int64_t position = a.positions[r];
                 if (position < 0) {

@@ -1,0 +1,46 @@
+// The inner loops of the CPU draws, one table for each SIMD level. All levels give the same bits.
+#pragma once
+
+#include "categorical/noise.h"
+#include "common/simd.h"
+
+namespace fd::categorical {
+
+// Sums over part of a tile, with t = (l - most) / temperature, where t >= kLeastExponent.
+struct ExpSums {
+    double sum;          // of exp(t)
+    double first;        // of t exp(t)
+    float most, second;  // the two largest l
+};
+constexpr float kLeastExponent = -86.0f;  // exp() of less is 0 to float32
+
+struct Leaves {
+    // Prefixes of `blocks` (a multiple of 32) Philox blocks from `first` on, eight each.
+    void (*prefixes)(const PhiloxStream& stream, uint32_t first, int blocks, uint16_t* out);
+    // Strided by type: f16, bf16, f32. l(i, r) = p[kStride i + r], i < rows. NaN is not a maximum.
+    void (*column_maxima[3])(const void* p, int rows, float* most);  // most[r] = max(most[r], max_i l(i, r))
+    void (*row_maxima[3])(const void* p, int rows, float* most);     // most[i] = max_r l(i, r)
+    void (*widen[4])(const void* p, int n, float* out);              // f64 as bound_logit()
+    // out[i] = Bound::of(element_steps(prefix[i]) + steps, l[i]), -inf where l[i] < least; returns the
+    // largest. n is a multiple of 16.
+    float (*bounds)(const uint16_t* prefix, const float* l, int n, int32_t steps, float per_step, float least,
+                    float* out);
+    // The first i in [from, n) with x[i] >= bound, else n.
+    int (*next_at_least)(const float* x, int from, int n, float bound);
+    float (*largest)(const float* x, int n);                 // n a multiple of 16
+    bool (*any_at_most)(const uint16_t* x, uint16_t limit);  // of kStride
+    void (*exp_sums)(const float* l, int n, float most, float per_temperature, ExpSums& out);
+    // Processing of a tile, in place.
+    void (*guide)(float* l, const float* uncond, float guidance, int n);
+    void (*add)(float* l, const float* bias, int n);
+    void (*suppress)(float* l, const bool* suppressed, int n);
+    void (*drop_nan)(float* l, int n);
+};
+
+const Leaves& leaves_of(simd::Level level);
+inline const Leaves& leaves() {
+    static const Leaves& best = leaves_of(simd::level());
+    return best;
+}
+
+}  // namespace fd::categorical
