@@ -9,7 +9,20 @@
 (torch.Size([2, 8]), True)
 """
 
+from ._loop import CommonOptions, SampleStats
 from .adapters import MaskedModel, as_model
+from .ancestral import ancestral_sample
+from .first_hitting import first_hitting_sample
+from .plan import group_sizes
 from .schedule import MaskSchedule
 
-__all__ = ["MaskSchedule", "MaskedModel", "as_model"]
+__all__ = [
+    "CommonOptions",
+    "MaskSchedule",
+    "MaskedModel",
+    "SampleStats",
+    "ancestral_sample",
+    "as_model",
+    "first_hitting_sample",
+    "group_sizes",
+]

@@ -96,8 +96,8 @@ class SampleStats(NamedTuple):
     reveals : int64 Tensor [steps, B], on the host
         Tokens revealed by each step.
     times : float64 Tensor [steps, B]
-        Times at which the network was evaluated; mask probabilities where no schedule was given. Empty for
-        samplers without times.
+        Times at which the network was evaluated for each sequence, NaN where it revealed nothing; mask
+        probabilities where no schedule was given. Empty for samplers without times.
     trace : int32 Tensor [B, L]
         Step in which a position was last revealed; -1 elsewhere: the order of unmasking.
     failed_rows : int64 Tensor [B]
@@ -259,7 +259,7 @@ class Run:
             b = int(failed.nonzero()[0])
             where = (self.required[b] & (tokens[b] == self.mask_id)).nonzero().flatten().tolist()
             raise RuntimeError(
-                f"no token can be drawn at positions {where} of sequence {b}: all logits are -inf or forbidden"
+                f"no token can be drawn at positions {where} of sequence {b}: all logits are -inf"
             )
         return tokens, failed
 

@@ -39,6 +39,13 @@ class Evaluation(NamedTuple):
         start = torch.arange(batch, device=positions.device)[:, None] * self.logits.shape[1]
         return (start + place).reshape(-1)
 
+    def part(self, start: int, stop: int) -> Evaluation:
+        """What belongs to some of the positions asked for: columns start to stop of them."""
+        if not self.gathered:
+            return self
+        uncond = None if self.uncond is None else self.uncond[:, start:stop]
+        return Evaluation(self.logits[:, start:stop], uncond, True)
+
 
 @dataclass
 class Draw:
