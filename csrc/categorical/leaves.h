@@ -14,6 +14,13 @@ struct ExpSums {
 };
 constexpr float kLeastExponent = -86.0f;  // exp() of less is 0 to float32
 
+// What refining a block found worth offering: no more than its 16 places.
+struct Offers {
+    int count;
+    int place[kPlaces];
+    double z[kPlaces];
+};
+
 struct Leaves {
     // Prefixes of `blocks` (a multiple of 32) Philox blocks from `first` on, eight each.
     void (*prefixes)(const PhiloxStream& stream, uint32_t first, int blocks, uint16_t* out);
@@ -29,6 +36,10 @@ struct Leaves {
     int (*next_at_least)(const float* x, int from, int n, float bound);
     float (*largest)(const float* x, int n);                 // n a multiple of 16
     bool (*any_at_most)(const uint16_t* x, uint16_t limit);  // of kStride
+    // Exact z of the places of a block that can reach `bar` (Bound::threshold); l[i] in float64, filtered.
+    void (*refine_block)(const RowKey& key, const Bound& bound, double temperature, uint32_t block,
+                         uint32_t prefix, const double* l, float bar, Offers& out);
+    double (*element_gumbel)(const RowKey& key, uint32_t v, uint32_t prefix);
     void (*exp_sums)(const float* l, int n, float most, float per_temperature, ExpSums& out);
     // Processing of a tile, in place.
     void (*guide)(float* l, const float* uncond, float guidance, int n);

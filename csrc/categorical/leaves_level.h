@@ -377,6 +377,45 @@ bool any_at_most(const uint16_t* x, uint16_t limit) {
 #endif
 }
 
+// ---- exact values; here because fma is an instruction, not a call
+
+double element_gumbel(const RowKey& key, uint32_t v, uint32_t prefix) {
+    return gumbel(element_time(key, v, prefix));
+}
+
+void refine_block(const RowKey& key, const Bound& bound, double temperature, uint32_t block, uint32_t prefix,
+                  const double* l, float bar, Offers& out) {
+    int top = 0;
+    for (int i = 1; i < kPlaces; ++i) top = l[i] > l[top] ? i : top;
+    // The place that most likely needs it; drawn here, its rounds overlap with those of the tail.
+    PhiloxWords words[2];
+    bool known[2] = {top < 8, top >= 8};
+    words[top / 8] = key.words(StreamTag::inner_prefix, block * 2 + static_cast<uint32_t>(top / 8));
+    const BlockNoise noise = block_noise(key, block, prefix);
+    const double g = gumbel(noise.time);  // the largest of the block
+    const double reach = bound.temperature * (g > 0 ? g : 0);
+    out.count = 0;
+    double needed = static_cast<double>(bar);
+    if (l[top] + reach < needed) return;
+    const auto offer = [&](int place, double noise_there) {
+        const double z = temperature == 0 ? l[place] : perturbed(temperature, noise_there, l[place]);
+        out.place[out.count] = place;
+        out.z[out.count++] = z;
+    };
+    if (l[noise.first] > kMinusInfinity<double>) offer(noise.first, g);
+    for (int i = 0; i < kPlaces; ++i) {
+        if (i == noise.first || l[i] == kMinusInfinity<double> || l[i] + reach < needed) continue;
+        const int half = i / 8;
+        if (!known[half]) {
+            words[half] = key.words(StreamTag::inner_prefix, block * 2 + static_cast<uint32_t>(half));
+            known[half] = true;
+        }
+        const uint32_t inner = half_of(words[half], static_cast<uint32_t>(i) % 8);
+        if (!(bound.of(inner_steps(noise, inner), bound_logit(l[i])) >= bar)) continue;
+        offer(i, gumbel(inner_time(key, noise, index_in_block(block, i), inner)));
+    }
+}
+
 // ---- sums of exponentials
 
 // exp(t) = 2^n exp(r), |r| <= ln2 / 2, by a minimax polynomial: relative error < 2e-7. Lane k sums the
@@ -515,6 +554,8 @@ constexpr Leaves kLeaves = {
     next_at_least,
     largest_of,
     any_at_most,
+    refine_block,
+    element_gumbel,
     exp_sums,
     guide,
     add,

@@ -80,11 +80,6 @@ class Search {
   private:
     static constexpr int kGroup = 32;  // tiles whose bounds are known before the first is refined
 
-    void offer(double g, double l, int64_t column) {
-        const double z = row_.temperature == 0 ? l : perturbed(row_.temperature, g, l);
-        keep_.offer(z, static_cast<int32_t>(row_.vocab_start + column));
-    }
-
     // The definition.
     void all_noises(int64_t first, int64_t last) {
         for (int64_t t = first; t < last; ++t) {
@@ -185,44 +180,18 @@ class Search {
     }
 
     void refine_block(uint32_t block, uint32_t prefix) {
-        using C = Compute<T>;
-        const BlockNoise noise = block_noise(row_.key, block, prefix);
-        const double g = gumbel(noise.time);  // the largest of the block
-        float bar = bound_.threshold(keep_.worst());
-        const auto matters = [&](C l) {
-            return perturbed(bound_.temperature, std::max(g, 0.0), static_cast<double>(l)) >=
-                   static_cast<double>(bar);
-        };
-        C l[kPlaces];
+        double l[kPlaces];
         const int64_t column = static_cast<int64_t>(index_in_block(block, 0)) - row_.vocab_start;
-        C most = kMinusInfinity<C>;
         for (int i = 0; i < kPlaces; ++i) {
             const int64_t j = column + i * kStride;
-            l[i] = j >= 0 && j < plan_.vocab ? row_.at(j) : kMinusInfinity<C>;
-            most = std::max(most, l[i]);
+            l[i] = j >= 0 && j < plan_.vocab ? static_cast<double>(row_.at(j)) : kMinusInfinity<double>;
         }
-        if (!matters(most)) return;
-        if (l[noise.first] > kMinusInfinity<C>) {
-            offer(g, static_cast<double>(l[noise.first]), column + noise.first * kStride);
-            bar = bound_.threshold(keep_.worst());
-        }
-        PhiloxWords words[2];
-        bool known[2] = {false, false};
-        for (int i = 0; i < kPlaces; ++i) {
-            if (i == noise.first || l[i] == kMinusInfinity<C> || !matters(l[i])) continue;
-            const int half = i / 8;
-            if (!known[half]) {
-                words[half] =
-                    row_.key.words(StreamTag::inner_prefix, block * 2 + static_cast<uint32_t>(half));
-                known[half] = true;
-            }
-            const uint32_t inner = half_of(words[half], static_cast<uint32_t>(i) % 8);
-            if (!(bound_.of(inner_steps(noise, inner), bound_logit(l[i])) >= bar)) continue;
-            const int64_t j = column + i * kStride;
-            const double time =
-                inner_time(row_.key, noise, static_cast<uint32_t>(row_.vocab_start + j), inner);
-            offer(gumbel(time), static_cast<double>(l[i]), j);
-            bar = bound_.threshold(keep_.worst());
+        Offers found;
+        leaves().refine_block(row_.key, bound_, row_.temperature, block, prefix, l,
+                              bound_.threshold(keep_.worst()), found);
+        for (int i = 0; i < found.count; ++i) {
+            keep_.offer(found.z[i],
+                        static_cast<int32_t>(row_.vocab_start + column + found.place[i] * kStride));
         }
     }
 
@@ -250,9 +219,11 @@ class Search {
             if (top < bound_.threshold(keep_.worst())) continue;
             refine(bounds_, kStride, top, [&](int r) {
                 const int64_t j = range.column + i * kStride + r;
-                const double time =
-                    element_time(row_.key, static_cast<uint32_t>(row_.vocab_start + j), prefix[r]);
-                offer(gumbel(time), static_cast<double>(row_.at(j)), j);
+                const uint32_t v = static_cast<uint32_t>(row_.vocab_start + j);
+                const double l = static_cast<double>(row_.at(j));
+                const double g = leaves().element_gumbel(row_.key, v, prefix[r]);
+                keep_.offer(row_.temperature == 0 ? l : perturbed(row_.temperature, g, l),
+                            static_cast<int32_t>(v));
             });
         }
     }
