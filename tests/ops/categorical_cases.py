@@ -112,6 +112,7 @@ def assert_same(got: tuple[Tensor, ...], want: tuple[Tensor, ...]) -> None:
 
 def in_new_process(code: str, **environment: str) -> str:
     run = [sys.executable, "-c", code]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     done = subprocess.run(run, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
