@@ -49,12 +49,12 @@ STABLE_TORCH_LIBRARY(FD_NAMESPACE, m) {
         "sampling_threshold(Tensor logits, Tensor temperature, Tensor? rows, Tensor? uncond_logits, "
         "Tensor? cfg_scale, Tensor? bias, Tensor? suppressed, Tensor? forbidden, Tensor? top_k, "
         "Tensor? top_p, Tensor? min_p, bool kept) -> (Tensor, Tensor)");
-    // One radix pass of that over columns [vocab_start, ...) of a vocabulary: int64 [R, 2, 2048], counts and
-    // masses by the next bits of the keys that start with `prefix` [R, 2].
+    // One radix pass of that over some columns of a vocabulary: int64 [R, 2, 2048], counts and masses by the
+    // next bits of the keys that start with `prefix` [R, 2].
     m.def(
         "threshold_histogram(Tensor logits, Tensor temperature, Tensor? rows, Tensor? uncond_logits, "
         "Tensor? cfg_scale, Tensor? bias, Tensor? suppressed, Tensor? forbidden, Tensor row_max, "
-        "Tensor prefix, int radix_pass, int vocab_start, int vocab_size) -> Tensor");
+        "Tensor prefix, int radix_pass, int vocab_size) -> Tensor");
     // Draws of the row's own (unnormalised) probabilities: tokens [R], -1 where a row is not one of them.
     m.def("inverse_cdf(Tensor probs, Tensor rng, Tensor? row_ids) -> Tensor");
 

@@ -33,7 +33,7 @@ struct ThresholdCall {
     ThresholdArgs args{};
     TensorOwner owner;
 
-    ThresholdCall(const ThresholdTensors& t, int64_t vocab_start, int64_t vocab_size) {
+    ThresholdCall(const ThresholdTensors& t, int64_t vocab_size) {
         const Tensor& logits = t.logits;
         STD_TORCH_CHECK(logits.dim() == 2, "logits must be [N, V]");
         CategoricalArgs& a = args.logits;
@@ -49,13 +49,13 @@ struct ThresholdCall {
         bind_common(common, t.rows.has_value() ? t.rows->size(0) : a.logit_rows, a, owner);
         a.row_stride = logits.stride(0);
         if (t.uncond_logits.has_value()) a.uncond_row_stride = t.uncond_logits->stride(0);
-        bind_shard(vocab_start, vocab_size, a);
+        bind_shard(0, vocab_size, a);
         args.mass_bits = mass_bits(vocab_size);
     }
 
     ThresholdCall(const ThresholdTensors& t, const OptionalTensor& top_k, const OptionalTensor& top_p,
                   const OptionalTensor& min_p, bool kept)
-        : ThresholdCall(t, 0, t.logits.size(1)) {
+        : ThresholdCall(t, t.logits.size(t.logits.dim() - 1)) {
         const int64_t rows = args.logits.rows;
         if (top_k.has_value())
             args.top_k =
@@ -83,8 +83,8 @@ struct HistogramCall : ThresholdCall {
     int pass;
 
     HistogramCall(const ThresholdTensors& t, const Tensor& row_max_of_all, const Tensor& prefix,
-                  int64_t pass_number, int64_t vocab_start, int64_t vocab_size)
-        : ThresholdCall(t, vocab_start, vocab_size), pass(static_cast<int>(pass_number)) {
+                  int64_t pass_number, int64_t vocab_size)
+        : ThresholdCall(t, vocab_size), pass(static_cast<int>(pass_number)) {
         const int64_t rows = args.logits.rows;
         const bool wide = args.logits.dtype == DType::f64;
         STD_TORCH_CHECK(pass_number >= 0 &&

@@ -7,6 +7,7 @@
 // and adds up the masses of all. The wanted value is found among the collected. Where they do not reach (a
 // flat distribution, k beyond the groups), a histogram over the distance from the maximum says in which
 // narrow range it is, and that range is collected. Radix passes over the row are left for long ties.
+#include <cmath>
 #include <memory>
 #include <vector>
 
@@ -154,8 +155,8 @@ class RowThreshold {
         const int bin = scratch_.bins.find(rank);
         if (bin < kRadixBins - 1) {
             Candidates<C>& range = scratch_.range;
-            range.high = at_depth(scale, bin - 1);
-            range.low = at_depth(scale, bin + 2);
+            range.high = at_depth(scale, bin - 1, -1);
+            range.low = at_depth(scale, bin + 2, 1);
             uint64_t unused;
             simd::dispatch<Collect<T>>(&row_, vocab_, static_cast<const MassScale*>(nullptr), &range,
                                        &unused);
@@ -171,9 +172,12 @@ class RowThreshold {
         return select(all, masses ? &scale : nullptr);
     }
 
-    // Where the bin starts, but for rounding, which is much less than a bin.
-    static C at_depth(const MassScale& scale, int bin) {
-        return static_cast<C>(scale.top - bin / (kBinsPerLog2 * scale.rate));
+    // Where a bin starts, to a few roundings of the logit; and `beyond` numbers further down for the last
+    // one, as bins may be narrower than that (T = 0).
+    static C at_depth(const MassScale& scale, int bin, int beyond) {
+        const C l = static_cast<C>(scale.top - bin / (kBinsPerLog2 * scale.rate));
+        if (std::isinf(l)) return beyond > 0 && l > 0 ? std::numeric_limits<C>::max() : l;
+        return logit_of<C>(descending_key(l) + static_cast<LogitKey<C>>(beyond));
     }
 
     // As `descend`, in passes over all keys.
@@ -313,10 +317,10 @@ Tensor threshold_histogram(const Tensor& logits, const Tensor& temperature, cons
                            const OptionalTensor& uncond_logits, const OptionalTensor& cfg_scale,
                            const OptionalTensor& bias, const OptionalTensor& suppressed,
                            const OptionalTensor& forbidden, const Tensor& row_max, const Tensor& prefix,
-                           int64_t pass, int64_t vocab_start, int64_t vocab_size) {
+                           int64_t pass, int64_t vocab_size) {
     const HistogramCall call(
         {logits, temperature, rows, uncond_logits, cfg_scale, bias, suppressed, forbidden}, row_max, prefix,
-        pass, vocab_start, vocab_size);
+        pass, vocab_size);
     check_values(call.args);
     Tensor out = call.result(logits);
     by_type(call.args.logits.dtype,

@@ -4,17 +4,22 @@ from .._coefficients import Row, pack_coef
 from .categorical import SampledTokens, gumbel_argmax, gumbel_topk, sample_with_scores
 from .first_hitting_step import first_hitting_step, first_hitting_step_
 from .gumbel_noise import gumbel_noise
+from .hitting import HittingTimes, first_hitting_times, remask, remask_, reveal_steps
 from .linear_step import solver_step, solver_step_
 from .quantile import abs_quantile
 from .random import PhiloxState, make_rng, rand, randn, resolve_seed
+from .threshold import sampling_threshold
+from .transfer import select_transfer
 
 __all__ = [
+    "HittingTimes",
     "PhiloxState",
     "Row",
     "SampledTokens",
     "abs_quantile",
     "first_hitting_step",
     "first_hitting_step_",
+    "first_hitting_times",
     "gumbel_argmax",
     "gumbel_noise",
     "gumbel_topk",
@@ -22,8 +27,13 @@ __all__ = [
     "pack_coef",
     "rand",
     "randn",
+    "remask",
+    "remask_",
     "resolve_seed",
+    "reveal_steps",
     "sample_with_scores",
+    "sampling_threshold",
+    "select_transfer",
     "solver_step",
     "solver_step_",
 ]

@@ -274,6 +274,38 @@ def vocabulary(vocab_start: int, vocab_size: int | None, width: int) -> int:
     return vocab_size
 
 
+def row_arguments(
+    logits: Tensor,
+    temperature: float | Tensor,
+    rows: Tensor | None,
+    uncond_logits: Tensor | None,
+    cfg_scale: float | Tensor | None,
+    bias: Tensor | None,
+    suppressed: Tensor | None,
+    forbidden: Tensor | Sequence[int] | int | None,
+    vocab_size: int,
+) -> tuple[tuple[Tensor | None, ...], torch.Size]:
+    """Return (logits [N, V], temperature, rows, ..., forbidden), checked, and the shape of the result."""
+    rows = ids("rows", rows, None, logits)
+    shape = logits.shape[:-1] if rows is None else rows.shape
+    n_rows = shape.numel()
+    flat, index = as_rows(logits, rows)
+    heat = temperatures("temperature", temperature, n_rows, logits)
+    base, scale = guidance(uncond_logits, cfg_scale, n_rows, logits)
+    if base is not None:
+        strides = base.stride()
+        base, base_index = as_rows(base, rows)
+        if (index is not rows or base_index is not rows) and strides != logits.stride():
+            raise ValueError(f"`uncond_logits` must have the strides of `logits`, got {strides}")
+    if bias is not None:
+        bias = vocabulary_mask("bias", bias, n_rows, logits, torch.float32)
+    if suppressed is not None:
+        suppressed = vocabulary_mask("suppressed", suppressed, n_rows, logits, torch.bool)
+    if forbidden is not None:
+        forbidden = forbidden_ids(forbidden, vocab_size, logits)
+    return (flat, heat, index, base, scale, bias, suppressed, forbidden), shape
+
+
 def draw_arguments(
     logits: Tensor,
     temperature: float | Tensor,
@@ -297,28 +329,14 @@ def draw_arguments(
     check_logits("logits", logits)
     width = logits.shape[-1]
     size = vocabulary(vocab_start, vocab_size, width)
-    rows = ids("rows", rows, None, logits)
-    shape = logits.shape[:-1] if rows is None else rows.shape
-    n_rows = shape.numel()
     if check_finite and bool(logits.isnan().any()):
         raise ValueError("`logits` must not be NaN, as `check_finite` asks")
-    flat, index = as_rows(logits, rows)
+    (flat, heat, *processing), shape = row_arguments(
+        logits, temperature, rows, uncond_logits, cfg_scale, bias, suppressed, forbidden, size
+    )
+    n_rows = shape.numel()
     state = rng_of(seed, rng, offset, n_rows, logits)
-    heat = temperatures("temperature", temperature, n_rows, logits)
     names = None if row_ids is None else ids("row_ids", row_ids, n_rows, logits)
-    base, scale = guidance(uncond_logits, cfg_scale, n_rows, logits)
-    if base is not None:
-        strides = base.stride()
-        base, base_index = as_rows(base, rows)
-        if (index is not rows or base_index is not rows) and strides != logits.stride():
-            raise ValueError(f"`uncond_logits` must have the strides of `logits`, got {strides}")
-    if bias is not None:
-        bias = vocabulary_mask("bias", bias, n_rows, logits, torch.float32)
-    if suppressed is not None:
-        suppressed = vocabulary_mask("suppressed", suppressed, n_rows, logits, torch.bool)
-    if forbidden is not None:
-        forbidden = forbidden_ids(forbidden, size, logits)
     floor = None if threshold is None else thresholds(threshold, n_rows, logits)
     number = stream_number(stream, size)
-    arguments = (flat, heat, state, names, index, base, scale, bias, suppressed, forbidden, floor)
-    return (*arguments, vocab_start, size, number), shape
+    return (flat, heat, state, names, *processing, floor, vocab_start, size, number), shape
