@@ -12,17 +12,28 @@
 from ._loop import CommonOptions, SampleStats
 from .adapters import MaskedModel, as_model
 from .ancestral import ancestral_sample
+from .decode import decode
 from .first_hitting import first_hitting_sample
+from .likelihood import log_likelihood
+from .llada import add_gumbel_noise_argmax
 from .plan import group_sizes
+from .remdm import remdm_sample
 from .schedule import MaskSchedule
+from .vocab_parallel import VocabParallelTokens, vocab_parallel_sample
 
 __all__ = [
     "CommonOptions",
     "MaskSchedule",
     "MaskedModel",
     "SampleStats",
+    "VocabParallelTokens",
+    "add_gumbel_noise_argmax",
     "ancestral_sample",
     "as_model",
+    "decode",
     "first_hitting_sample",
     "group_sizes",
+    "log_likelihood",
+    "remdm_sample",
+    "vocab_parallel_sample",
 ]
