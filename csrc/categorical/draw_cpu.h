@@ -25,7 +25,8 @@ struct DrawPlan {
 };
 
 // argmax_v z_v. Where `scores` are asked for they are those of softmax(l / score_temperature), l without its
-// threshold: logprob and residual of the chosen token, see kScores. NaN without a token (logsumexp: -inf).
+// threshold: logprob and residual of the chosen token, -inf and inf without one. No mass at all has entropy
+// and margin 0, logsumexp -inf.
 template <class T>
 Choice draw_one(const Row<T>& row, const DrawPlan& plan, double score_temperature, double* scores);
 

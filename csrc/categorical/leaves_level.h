@@ -395,7 +395,9 @@ void refine_block(const RowKey& key, const Bound& bound, double temperature, uin
     const double g = gumbel(noise.time);  // the largest of the block
     const double reach = bound.temperature * (g > 0 ? g : 0);
     out.count = 0;
-    double needed = static_cast<double>(bar);
+    // float64 logits may be below every float, and so below the lowest bar
+    const double needed =
+        bar > std::numeric_limits<float>::lowest() ? static_cast<double>(bar) : kMinusInfinity<double>;
     if (l[top] + reach < needed) return;
     const auto offer = [&](int place, double noise_there) {
         const double z = temperature == 0 ? l[place] : perturbed(temperature, noise_there, l[place]);

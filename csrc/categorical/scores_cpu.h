@@ -32,13 +32,14 @@ class Scores {
     void finish(const Choice& best, Tiles<T>& tiles, double* out) {
         TileSums all;
         for (const TileSums& part : sums_) merge(all, part);
+        const bool empty = all.sum == 0;
         const double log_sum = std::log(all.sum);
-        out[1] = log_sum - all.first / all.sum;
+        out[1] = empty ? 0.0 : log_sum - all.first / all.sum;
         out[2] = all.second == all.most ? 0.0 : -std::expm1((all.second - all.most) / temperature_) / all.sum;
-        out[3] = all.most / temperature_ + log_sum;
+        out[3] = empty ? kMinusInfinity<double> : all.most / temperature_ + log_sum;
         if (best.token < 0) {
-            for (const int i : {0, 1, 2, 4}) out[i] = std::nan("");
-            out[3] = kMinusInfinity<double>;
+            out[0] = kMinusInfinity<double>;
+            out[4] = std::numeric_limits<double>::infinity();
             return;
         }
         // The token's own tile again, without it: 1 - p cancels where p is almost 1.
