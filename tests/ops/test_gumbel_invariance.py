@@ -145,7 +145,7 @@ def test_vocabulary_shards(backend, cuts, stream) -> None:
             )
             for a, b in pairwise(bounds)
         ]  # fmt: skip
-        z, order = torch.cat([s for _, s in best], 1).sort(1, descending=True, stable=True)
+        z, order = torch.cat([s for _, s in best], 1).sort(dim=1, descending=True, stable=True)
         joined = torch.cat([t for t, _ in best], 1).gather(1, order)
         assert_same((joined[:, :3], z[:, :3]), (tokens, scores))
 

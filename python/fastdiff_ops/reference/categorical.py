@@ -63,16 +63,15 @@ def draw_statistics(value: Tensor, tokens: Tensor, score_temperature: Tensor) ->
     and the last inf). Infinite logits share all mass equally, and their logsumexp is inf. A row of -inf has
     entropy and margin 0.
     """
-    scaled = value.double() / score_temperature.double()[:, None]
-    lse = torch.logsumexp(scaled, 1)
-    infinite = (scaled == torch.inf).any(1)
-    scaled = torch.where(infinite[:, None] & (scaled < torch.inf), -torch.inf, scaled)
-    scaled = scaled.masked_fill(scaled == torch.inf, 0.0)
-    top = scaled.max(1).values
-    empty = top == -torch.inf
-    shifted = scaled - torch.where(empty, 0.0, top)[:, None]
+    value, scale = value.double(), score_temperature.double()
+    most = value.max(1).values
+    # of infinite logits only these count, and are equal
+    value = torch.where((most == torch.inf)[:, None], torch.where(value == torch.inf, 0.0, -torch.inf), value)
+    base = torch.where(most.isfinite(), most, 0.0)
+    shifted = (value - base[:, None]) / scale[:, None]
     weight = shifted.exp()
     total = weight.sum(1).clamp(min=1.0)  # at least 1, but in an empty row
+    lse = most / scale + total.log()
     entropy = total.log() - torch.where(weight > 0, weight * shifted, 0.0).sum(1) / total
     pair = torch.nn.functional.pad(weight, (0, 1)).topk(2, 1).values
     margin = (pair[:, 0] - pair[:, 1]) / total
