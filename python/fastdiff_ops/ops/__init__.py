@@ -5,6 +5,7 @@ from .categorical import SampledTokens, gumbel_argmax, gumbel_topk, sample_with_
 from .first_hitting_step import first_hitting_step, first_hitting_step_
 from .gumbel_noise import gumbel_noise
 from .hitting import HittingTimes, first_hitting_times, remask, remask_, reveal_steps
+from .inverse_cdf import inverse_cdf
 from .linear_step import solver_step, solver_step_
 from .quantile import abs_quantile
 from .random import PhiloxState, make_rng, rand, randn, resolve_seed
@@ -23,6 +24,7 @@ __all__ = [
     "gumbel_argmax",
     "gumbel_noise",
     "gumbel_topk",
+    "inverse_cdf",
     "make_rng",
     "pack_coef",
     "rand",

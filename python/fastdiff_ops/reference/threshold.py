@@ -1,4 +1,4 @@
-"""Top-k, top-p and min-p as one threshold per row, by sorting; and draws from probabilities as they are.
+"""Top-k, top-p and min-p as one threshold per row, by sorting.
 
 Masses are integers, round(2^b exp((l - max) / T)), so that sums of them have no order: the kernels, and
 shards of a vocabulary, find the same threshold to the last bit.
