@@ -57,10 +57,11 @@ FD_HOST_DEVICE double hit_uniform(uint64_t n) {
 // points - 1 if the last mask probability is still above it.
 FD_HOST_DEVICE int32_t reveal_step(uint64_t key, const double* mask_prob, int32_t points) {
     const double hit = mask_prob[0] * hit_uniform(key);
-    int32_t above = 0, not_above = points;  // mask_prob[0] is above: U < 1, also after rounding
-    while (not_above - above > 1) {
-        const int32_t middle = above + (not_above - above) / 2;
-        (mask_prob[middle] > hit ? above : not_above) = middle;
+    int32_t above = 0;  // mask_prob[0] is: U < 1, also after rounding
+    for (int32_t size = points; size > 1;) {
+        const int32_t half = size / 2;
+        above = mask_prob[above + half] > hit ? above + half : above;
+        size -= half;
     }
     return above;
 }

@@ -24,18 +24,19 @@ FD_HOST_DEVICE void for_each_bits(const PhiloxStream& stream, int64_t length, co
                                   const Use& use) {
     PhiloxLanes lanes;
     for (int lane = 0; lane < kPhiloxChunk; ++lane) lanes.set(lane, stream, 0);
-    int used = 0;
-    for (int64_t position = 0; position < length; ++position) {
-        lanes.counter[1][used] = static_cast<uint32_t>(position);
-        used += wanted(position);
-        if (used < kPhiloxChunk && (position + 1 < length || used == 0)) continue;
+    for (int64_t position = 0; position < length;) {
+        int used = 0;
+        for (; used < kPhiloxChunk && position < length; ++position) {
+            lanes.counter[1][used] = static_cast<uint32_t>(position);
+            used += wanted(position);
+        }
+        if (used == 0) break;
         PhiloxChunk words;
         philox_lanes<L>(lanes, words);
         for (int lane = 0; lane < used; ++lane) {
             use(static_cast<int32_t>(lanes.counter[1][lane]),
                 static_cast<uint64_t>(words.w[0][lane]) << 32 | words.w[1][lane]);
         }
-        used = 0;
     }
 }
 
@@ -71,12 +72,13 @@ struct Remask {
         const Reals prob = call->prob;
         for (int64_t p = 0; p < call->length; ++p) remasked[p] = false;
         const auto wanted = [=](int64_t p) {
-            return (eligible == nullptr || eligible[p]) && tokens[p * stride] != mask_id;
+            return (eligible == nullptr || eligible[p]) & (tokens[p * stride] != mask_id);
         };
         for_each_bits<L>(stream, call->length, wanted, [=](int32_t p, uint64_t bits) {
-            if (!happens(bits, prob.at(b, p))) return;
-            tokens[p * stride] = mask_id;
-            remasked[p] = true;
+            const bool masks = happens(bits, prob.at(b, p));
+            int64_t& token = tokens[p * stride];
+            token = masks ? mask_id : token;
+            remasked[p] = masks;
         });
     }
 };
@@ -178,8 +180,9 @@ Tensor remask_(Tensor tokens, const Tensor& prob, const OptionalTensor& eligible
     RemaskCall call(tokens, prob, eligible, rng, sequence_ids);
     const Sequences sequences = call.sequences.view();
     check_words(sequences, call.batch);
+    const int64_t columns = prob.size(1);
     for (int64_t b = 0; b < call.batch; ++b) {
-        for (int64_t p = 0; p < prob.size(1); ++p) {
+        for (int64_t p = 0; p < columns; ++p) {
             const double value = call.prob.at(b, p);
             FD_CHECK_VALUE(value == value, "`prob` must not be NaN, got one in sequence ", b, ", place ", p);
         }
@@ -200,7 +203,11 @@ int64_t rank_and_count(const Selection& s, int64_t b, std::vector<Ranked>& ranke
     if (n == 0) return 0;
     if (s.rule == Rule::count) {
         const int64_t k = std::min(s.count(b), n);
-        if (k < n) std::nth_element(ranked.begin(), ranked.begin() + k, ranked.end(), before);
+        if (k * 16 < n) {  // most are turned away by one look at the k best so far
+            std::partial_sort(ranked.begin(), ranked.begin() + k, ranked.end(), before);
+        } else if (k < n) {
+            std::nth_element(ranked.begin(), ranked.begin() + k, ranked.end(), before);
+        }
         return k;
     }
     // A heap gives the prefix without sorting the rest: its top moves behind the others.
@@ -220,24 +227,28 @@ int64_t rank_and_count(const Selection& s, int64_t b, std::vector<Ranked>& ranke
     return taken;
 }
 
-void select(const Selection& s, int64_t b, std::vector<Ranked>& ranked, bool* chosen) {
+void select(Selection s, int64_t b, std::vector<Ranked>& ranked, bool* chosen) {
     const bool* candidate = s.candidate + b * s.length;
     std::fill(chosen, chosen + s.length, false);
     if (s.rule == Rule::threshold) {
+        const double bound = s.bound(b);
         Ranked best{0, INT_MAX};
         for (int32_t p = 0; p < s.length; ++p) {
+            chosen[p] = candidate[p] & s.meets_threshold(b, p, bound);
             if (!candidate[p]) continue;
-            chosen[p] = s.meets_threshold(b, p, s.bound(b));
             const Ranked own{s.key(b, p), p};
             best = before(own, best) ? own : best;
         }
         if (best.position != INT_MAX) chosen[best.position] = true;
         return;
     }
-    ranked.clear();
+    ranked.resize(s.length);
+    size_t candidates = 0;
     for (int32_t p = 0; p < s.length; ++p) {
-        if (candidate[p]) ranked.push_back({s.key(b, p), p});
+        ranked[candidates] = {s.key(b, p), p};
+        candidates += candidate[p];
     }
+    ranked.resize(candidates);
     const int64_t n = rank_and_count(s, b, ranked);
     for (int64_t i = 0; i < n; ++i) chosen[ranked[i].position] = true;
 }
