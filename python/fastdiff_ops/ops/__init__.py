@@ -9,15 +9,18 @@ from .inverse_cdf import inverse_cdf
 from .linear_step import solver_step, solver_step_
 from .quantile import abs_quantile
 from .random import PhiloxState, make_rng, rand, randn, resolve_seed
+from .sample import CategoricalSample, categorical_sample
 from .threshold import sampling_threshold
 from .transfer import select_transfer
 
 __all__ = [
+    "CategoricalSample",
     "HittingTimes",
     "PhiloxState",
     "Row",
     "SampledTokens",
     "abs_quantile",
+    "categorical_sample",
     "first_hitting_step",
     "first_hitting_step_",
     "first_hitting_times",

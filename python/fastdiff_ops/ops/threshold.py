@@ -97,7 +97,7 @@ def sampling_threshold(
     processing, shape = _rows.row_arguments(
         logits, temperature, rows, uncond_logits, cfg_scale, bias, suppressed, forbidden, size
     )
-    filters = _filters(top_k, top_p, min_p, shape.numel(), logits)
+    filters = row_filters(top_k, top_p, min_p, shape.numel(), logits)
     if all_reduce is not None:
         theta = _sharded(processing, filters, vocab_start, size, all_reduce)
     elif size != logits.shape[-1]:
@@ -125,7 +125,7 @@ def _compute_type(logits: Tensor) -> torch.dtype:
     return torch.float64 if logits.dtype == torch.float64 else torch.float32
 
 
-def _filters(
+def row_filters(
     top_k: int | Tensor | None,
     top_p: float | Tensor | None,
     min_p: float | Tensor | None,
