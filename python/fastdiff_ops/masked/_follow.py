@@ -80,7 +80,8 @@ def follow(
                 gone = places[complete.cpu().numpy()]
                 sizes[s + 1 :, gone] = 0
                 last[gone] = np.minimum(last[gone], s)
-                agenda.positions.masked_fill_(complete[:, None], -1)
+                later = agenda.positions[:, sum(agenda.widths[: s + 1]) :]
+                later.masked_fill_(complete[:, None], -1)
         tokens, failed = run.finish(draws, ended)
     finally:
         run.close()

@@ -83,6 +83,8 @@ class Agenda:
     hide, blocks : dict of step to bool Tensor [A, L]
         What to mask before a step; which block is complete after it.
     greedy : set of steps
+    keep_empty : bool
+        Steps that reveal nothing are made nevertheless.
     """
 
     positions: Tensor
@@ -96,6 +98,7 @@ class Agenda:
     hide: dict[int, Tensor] = field(default_factory=dict)
     blocks: dict[int, Tensor] = field(default_factory=dict)
     greedy: set[int] = field(default_factory=set)
+    keep_empty: bool = False
 
     def take(self, places: Tensor) -> Agenda:
         """The agenda of some of the sequences."""
@@ -110,7 +113,9 @@ class Agenda:
         )
 
     def last_steps(self) -> IntArray:
-        """The last step in which each sequence reveals something, -1 if none does."""
+        """The last step that each sequence takes part in, -1 if there is none."""
+        if self.keep_empty:
+            return np.full(self.sizes.shape[1], len(self.sizes) - 1)
         steps = np.arange(len(self.sizes))[:, None]
         last: IntArray = np.where(self.sizes > 0, steps, -1).max(axis=0, initial=-1)
         return last
@@ -126,6 +131,7 @@ def make_agenda(phases: Sequence[Phase], keep_empty: bool = False) -> Agenda:
         times=torch.cat([part.times for part in parts]),
         draws=[d for part in parts for d in part.draws],
         extrapolated=[e for part in parts for e in part.extrapolated],
+        keep_empty=keep_empty,
     )
     if any(agenda.extrapolated):
         zeros = [torch.zeros_like(part.positions, dtype=torch.float64) for part in parts]

@@ -155,13 +155,13 @@ def ancestral_sample(
     sizes, left = _sizes(run, grid)
     if final == "keep":
         run.required = run.required & ~left
-    else:
-        sizes = np.concatenate([sizes, left.sum(1).cpu().numpy()[None]])
+    elif (rest := np.array(run.counts) - sizes.sum(axis=0)).any():
+        sizes = np.concatenate([sizes, rest[None]])
     weights = _weights(run, sizes, theta) if order == 2 else None
     order_, u, _ = torch.ops.fastdiff_ops.first_hitting_times.default(run.todo, run.rng, None)
     start_at = np.zeros(tokens.shape[0], dtype=np.int64)
     phase = Phase(order_, u, start_at, sizes, weights=weights, grid=grid[: len(sizes)])
-    phase.greedy_last = final == "argmax" and bool(sizes[-1].any())
+    phase.greedy_last = final == "argmax" and len(sizes) == len(grid)
     phase.block = run.todo
     agenda = make_agenda([phase], keep_empty=not cache)
     tell(agenda, schedule, run.model.time)

@@ -202,7 +202,9 @@ def _plans(
 ) -> list[list[int]]:
     """Group sizes of each block of one sequence."""
     filled = [n for n in counts if n]
-    if num_steps is None or not filled:
+    if not filled:
+        return [[] for _ in counts]
+    if num_steps is None:
         return [group_sizes(n, tokens_per_step=tokens_per_step, plan=plan) for n in counts]
     shares = iter(split_steps(num_steps, len(filled)) if len(filled) > 1 else [num_steps])
     return [group_sizes(n, num_steps=next(shares), plan=plan) if n else [] for n in counts]
