@@ -187,8 +187,8 @@ def vocabulary_mask(
         return None
     check_tensor(name, value, logits, *dtypes)
     width = logits.shape[-1]
-    flat = value[None] if value.dim() == 1 else value.flatten(0, -2)
-    if flat.shape[1] != width or flat.shape[0] not in (1, n_rows):
+    flat = value[None] if value.dim() < 2 else value.flatten(0, -2)
+    if value.dim() == 0 or flat.shape[1] != width or flat.shape[0] not in (1, n_rows):
         raise ValueError(f"`{name}` must have shape [1 or {n_rows}, {width}], got {tuple(value.shape)}")
     return flat.detach() if flat.requires_grad else flat
 
