@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import vocab_parallel_cases
 from fastdiff_ops.masked import vocab_parallel_sample
 from fastdiff_ops.ops import gumbel_argmax, sample_with_scores, sampling_threshold
-from vocab_parallel_cases import WIDTHS, cases
+from masked import vocab_parallel_cases
+from masked.vocab_parallel_cases import WIDTHS, cases
 
 RANKS = 3
 FILTERS = ("top_k", "top_p", "min_p")
@@ -22,7 +22,7 @@ FILTERS = ("top_k", "top_p", "min_p")
 def drawn(tmp_path_factory):
     """By rank: what it drew in the group of all three, and in that of ranks 1 and 2."""
     folder = tmp_path_factory.mktemp("ranks")
-    package = Path(vocab_parallel_cases.__file__).parents[1] / "python"
+    package = Path(vocab_parallel_cases.__file__).parents[2] / "python"
     path = os.pathsep.join([str(package), os.environ.get("PYTHONPATH", "")])
     outputs = [folder / f"{rank}.pt" for rank in range(RANKS)]
     ranks = [

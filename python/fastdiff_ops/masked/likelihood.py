@@ -200,7 +200,10 @@ def _sums(
         condition = schedule.conditioning(part.mask_prob, network.time).float()
     out = network(hidden, positions.int(), condition=condition, attention_mask=attention_mask)
     rows = Evaluation(out.values, None, out.gathered).rows(positions)
-    targets = tokens.gather(1, positions.clamp(min=0)).flatten()
+    targets = tokens.gather(1, positions.clamp(min=0)).masked_fill(~valid, 0).flatten()
+    vocab = out.values.shape[2]
+    if targets.device.type == "cpu" and int(targets.max()) >= vocab:
+        raise ValueError(f"`tokens` must be below the model's {vocab} tokens, got {int(targets.max())}")
     log_p = _log_probabilities(out.values.flatten(0, 1), rows, targets, mask_id).view(valid.shape)
     return torch.where(valid, log_p, 0.0).sum(1)
 

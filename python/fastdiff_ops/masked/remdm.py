@@ -165,10 +165,13 @@ def _grid(
     t = np.linspace(1.0, 0.0, num_steps + 1)
     looping = np.ones(num_steps)
     if loop is not None:
+        if not isinstance(loop, tuple) or len(loop) != 3:
+            raise TypeError(f"`loop` must be a tuple (t_on, t_off, alpha_on), got {loop!r:.80}")
         t_on, t_off, alpha_on = loop
         if not (0.0 <= t_off < t_on <= 1.0 and 0.0 < alpha_on < 1.0):
             raise ValueError(f"`loop` must be (t_on, t_off, alpha_on), 0 <= t_off < t_on <= 1, got {loop}")
-        looping = ((t[:-1] <= t_on) & (t[1:] >= t_off)).astype(np.float64)
+        tiny = 1e-12  # the grid's own rounding
+        looping = ((t[:-1] <= t_on + tiny) & (t[1:] >= t_off - tiny)).astype(np.float64)
         held = float(schedule.inverse(1.0 - alpha_on))
         before = held + (1.0 - held) * (t - t_on) / max(1.0 - t_on, 1e-300)
         after = held * t / max(t_off, 1e-300)

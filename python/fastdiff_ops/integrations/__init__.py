@@ -1,0 +1,1 @@
+"""Adapters to other libraries. Each is imported by name, and only where its library is installed."""
