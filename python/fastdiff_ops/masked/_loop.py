@@ -6,7 +6,7 @@ A sampler decides which positions to reveal from which evaluation; `Run` does th
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import torch
@@ -148,6 +148,7 @@ class Run:
     bar: Any = None
     nfe: int = 0
     step: int = 0
+    streams: dict[int, Tensor] = field(default_factory=dict)  # made once each: no transfer in the loop
 
     @property
     def batch(self) -> int:
@@ -189,9 +190,9 @@ class Run:
 
     def at_draw(self, draw: int) -> Tensor:
         """The random stream of the sequences' `draw`-th draw; each position may be drawn once in each."""
-        if draw == 0:
-            return self.rng
-        return self.rng + torch.tensor([0, draw, 0], device=self.rng.device)
+        if draw not in self.streams:
+            self.streams[draw] = self.rng + torch.tensor([0, draw, 0], device=self.rng.device)
+        return self.streams[draw]
 
     def row_ids(self, positions: Tensor) -> Tensor:
         """Row keys of positions [A, k] for `ops.gumbel_argmax` and its like, int64 [A k]."""
@@ -212,6 +213,7 @@ class Run:
         self.index = places if self.index is None else self.index[places]
         self.tokens, self.todo = self.tokens[places], self.todo[places]
         self.rng, self.draw = self.rng[places], self.draw.take(places)
+        self.streams.clear()
         if self.attention_mask is not None:
             self.attention_mask = self.attention_mask[places]
         if self.unconditional is not None:

@@ -146,8 +146,6 @@ def ancestral_sample(
         middle = times[:-1] - theta * (times[:-1] - times[1:])
         times = np.append(np.column_stack([times[:-1], middle]).reshape(-1), t_end)
     grid = schedule.mask_prob(times)
-    if not (np.diff(grid) < 0).all():
-        raise ValueError("`schedule` must decrease strictly along the grid of times")
     if run.model.time == "sigma" and grid[0] == 1.0:
         raise ValueError(
             "`schedule` must stay below mask probability 1: the model takes sigma, infinite there"

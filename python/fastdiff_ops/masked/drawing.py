@@ -134,11 +134,14 @@ class Draw:
         if evaluation.uncond is not None:
             arguments["uncond_logits"] = evaluation.uncond.flatten(0, 1)
         filters = {name: getattr(self, name) for name in ("top_k", "top_p", "min_p")}
+        given: dict[str, Any] = {
+            name: _repeat(value, k) for name, value in filters.items() if value is not None
+        }
         theta: Tensor = ops.sampling_threshold(
             evaluation.logits.flatten(0, 1),
             _repeat(self.temperature, k),
             rows=evaluation.rows(positions),
-            **{name: _repeat(value, k) for name, value in filters.items() if value is not None},
+            **given,
             **arguments,
         )
         return theta
