@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from fastdiff_ops.masked import MaskSchedule, ancestral_sample, as_model, first_hitting_sample
+from fastdiff_ops.masked import ancestral_sample, as_model, first_hitting_sample
 from fastdiff_ops.masked.testing import TabularMaskedModel
 from masked.networks import MASK, VOCAB, Mixer
 from torch import Tensor
@@ -129,11 +129,6 @@ def test_refused_by_first_hitting(options, error, message) -> None:
         ({"t_end": None}, TypeError, "`t_end` must be a number"),
         ({"final": "mode"}, ValueError, "`final` must be 'sample', 'argmax' or 'keep'"),
         ({"model": SIGMA}, ValueError, "`schedule` must stay below mask probability 1"),
-        (
-            {"schedule": MaskSchedule.from_alpha(lambda t: (1.5 - 2 * t).clamp(0, 1))},
-            ValueError,
-            "`schedule` must decrease strictly along the grid",
-        ),
     ],
 )
 def test_refused_by_ancestral(options, error, message) -> None:

@@ -21,7 +21,7 @@ class Network(torch.nn.Module):
 
 
 def test_a_compiled_step_in_one_graph() -> None:
-    """The network and the draw, without a graph break and without compiling again for other steps or seeds."""
+    """Network and draw without a graph break, and without compiling again for other steps or seeds."""
     network = Network()
     graphs = []
 

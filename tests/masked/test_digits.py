@@ -19,7 +19,7 @@ def data() -> Tensor:
 
 @pytest.fixture(scope="module")
 def network(data: Tensor) -> torch.nn.Module:
-    """Two layers, trained on the time-agnostic objective: a uniform number of pixels masked, weighted L / n."""
+    """Two layers, trained on the time-agnostic objective: a uniform number n of masks, weight L / n."""
     torch.manual_seed(0)
     net = torch.nn.Sequential(
         torch.nn.Linear(2 * PIXELS, 256),
@@ -29,7 +29,7 @@ def network(data: Tensor) -> torch.nn.Module:
         torch.nn.Linear(256, 2 * PIXELS),
     )
     optimizer = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=0.05)
-    steps = 1500
+    steps = 1000
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
         x = data[torch.randint(len(data), (256,))]
@@ -55,8 +55,8 @@ def _logits(net: torch.nn.Module, tokens: Tensor) -> Tensor:
 def test_first_hitting_is_ancestral_with_sixteen_times_fewer_calls(network, data) -> None:
     """64 calls against 1000.
 
-    Other seeds for the two, so nothing is coupled: marginals of 2000 samples each differ by a standard error of
-    at most 0.016 each; their mean over 64 pixels is held to less than half of that, the largest to 0.06.
+    Other seeds for the two, so nothing is coupled: marginals of 2000 samples each differ with a standard
+    error of up to 0.016; their mean over 64 pixels is held to less than that, the largest to 0.06.
     """
 
     def model(tokens: Tensor) -> Tensor:
