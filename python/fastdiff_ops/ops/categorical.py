@@ -241,7 +241,9 @@ def sample_with_scores(
     scale = _rows.temperatures("score_temperature", score_temperature, shape.numel(), logits, positive=True)
     method_number = _rows.choice("method", method, _rows.METHODS)
     tokens, score, stats = _argmax(*row_arguments, scale, start, size, number, method_number)
-    return SampledTokens(tokens.view(shape), score.view(shape), *stats.view(*shape, 5).unbind(-1))
+    if len(shape) != 1:
+        tokens, score, stats = tokens.view(shape), score.view(shape), stats.view(*shape, 5)
+    return SampledTokens(tokens, score, *stats.unbind(-1))
 
 
 def gumbel_topk(

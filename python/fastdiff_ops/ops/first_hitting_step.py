@@ -51,7 +51,7 @@ def first_hitting_step_(
     logits : Tensor [B, V], [B, k, V] or [B, L, V]
         Rows for `positions` themselves (`gathered`), or of all positions; the last axis dense.
     positions : int32 Tensor [B] or [B, k]
-        Where to draw, distinct within a sequence and below L; negative: nothing is drawn there.
+        Where to draw, distinct within a sequence and below L; -1: nothing is drawn there.
     temperature, cfg_scale, threshold
         As in `gumbel_argmax`, for all rows or [B k], in the order of `positions`.
     seed, offset, rng : as in `gumbel_argmax`
@@ -97,14 +97,14 @@ def first_hitting_step_(
         raise ValueError(f"`tokens` must be dense along their last axis, got stride {tokens.stride(1)}")
     if positions.dim() not in (1, 2) or positions.shape[0] != batch:
         raise ValueError(f"`positions` must be [{batch}] or [{batch}, k], got shape {tuple(positions.shape)}")
-    places = positions if positions.dim() == 2 else positions[:, None]
+    places = positions if positions.dim() == 2 else positions.unsqueeze(1)
     k, width = places.shape[1], logits.shape[-1]
     base, scale = _rows.guidance(uncond_logits, cfg_scale, batch * k, logits)
     if logits.dim() == 2:
         if gathered is False:
             raise ValueError("`logits` of all positions must be [B, L, V], got two axes")
-        logits = logits[:, None]
-        base = None if base is None else base[:, None]
+        logits = logits.unsqueeze(1)
+        base = None if base is None else base.unsqueeze(1)
         gathered = True
     if logits.dim() != 3 or logits.shape[0] != batch or logits.shape[1] not in (k, length):
         wanted = f"[{batch}, {k} or {length}, V]" + (f" or [{batch}, V]" if k == 1 else "")
@@ -119,8 +119,10 @@ def first_hitting_step_(
     heat = _rows.temperatures("temperature", temperature, batch * k, logits)
     state = _rows.rng_of(seed, rng, offset, batch, logits, "sequences")
     names = _rows.ids("sequence_ids", sequence_ids, batch, logits, "sequences")
-    bias = _rows.vocabulary_mask("bias", bias, batch * k, logits, torch.float32)
-    suppressed = _rows.vocabulary_mask("suppressed", suppressed, batch * k, logits, torch.bool)
+    if bias is not None:
+        bias = _rows.vocabulary_mask("bias", bias, batch * k, logits, torch.float32)
+    if suppressed is not None:
+        suppressed = _rows.vocabulary_mask("suppressed", suppressed, batch * k, logits, torch.bool)
     banned = _rows.forbidden_ids(forbidden, width, logits)
     floor = None if threshold is None else _rows.thresholds(threshold, batch * k, logits)
     number = _rows.stream_number(stream, width)
@@ -141,7 +143,7 @@ def first_hitting_step_(
     )
     if order is not None:
         drawn = torch.where(positions < 0, -1, drawn.gather(1, order))
-    return drawn.view(positions.shape)
+    return drawn if positions.dim() == 2 else drawn.squeeze(1)
 
 
 def first_hitting_step(
