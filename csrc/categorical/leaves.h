@@ -14,11 +14,15 @@ struct ExpSums {
 };
 constexpr float kLeastExponent = -86.0f;  // exp() of less is 0 to float32
 
-// What refining a block found worth offering: no more than its 16 places.
-struct Offers {
-    int count;
-    int place[kPlaces];
-    double z[kPlaces];
+// A block whose bound reaches the bar. First `places`, a mask of what may reach it by longer prefixes than
+// the bound knew, found without a logarithm; then exact values of these.
+struct BlockSearch {
+    uint32_t block, prefix;
+    uint32_t places;
+    PhiloxWords tail, inner[2];
+    alignas(64) float bounds[kPlaces];  // in: bound_logit() of the block's logits, filtered
+    double l[kPlaces];                  // in: at `places`
+    double z[kPlaces];                  // out: at `places`
 };
 
 struct Leaves {
@@ -36,9 +40,8 @@ struct Leaves {
     int (*next_at_least)(const float* x, int from, int n, float bound);
     float (*largest)(const float* x, int n);                 // n a multiple of 16
     bool (*any_at_most)(const uint16_t* x, uint16_t limit);  // of kStride
-    // Exact z of the places of a block that can reach `bar` (Bound::threshold); l[i] in float64, filtered.
-    void (*refine_block)(const RowKey& key, const Bound& bound, double temperature, uint32_t block,
-                         uint32_t prefix, const double* l, float bar, Offers& out);
+    void (*find_places)(const RowKey& key, const Bound& bound, float bar, BlockSearch& search);
+    void (*exact_places)(const RowKey& key, double temperature, BlockSearch& search);
     double (*element_gumbel)(const RowKey& key, uint32_t v, uint32_t prefix);
     void (*exp_sums)(const float* l, int n, float most, float per_temperature, ExpSums& out);
     // Processing of a tile, in place.

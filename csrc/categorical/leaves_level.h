@@ -383,38 +383,60 @@ double element_gumbel(const RowKey& key, uint32_t v, uint32_t prefix) {
     return gumbel(element_time(key, v, prefix));
 }
 
-void refine_block(const RowKey& key, const Bound& bound, double temperature, uint32_t block, uint32_t prefix,
-                  const double* l, float bar, Offers& out) {
-    int top = 0;
-    for (int i = 1; i < kPlaces; ++i) top = l[i] > l[top] ? i : top;
-    // The place that most likely needs it; drawn here, its rounds overlap with those of the tail.
-    PhiloxWords words[2];
-    bool known[2] = {top < 8, top >= 8};
-    words[top / 8] = key.words(StreamTag::inner_prefix, block * 2 + static_cast<uint32_t>(top / 8));
-    const BlockNoise noise = block_noise(key, block, prefix);
-    const double g = gumbel(noise.time);  // the largest of the block
-    const double reach = bound.temperature * (g > 0 ? g : 0);
-    out.count = 0;
-    // float64 logits may be below every float, and so below the lowest bar
-    const double needed =
-        bar > std::numeric_limits<float>::lowest() ? static_cast<double>(bar) : kMinusInfinity<double>;
-    if (l[top] + reach < needed) return;
-    const auto offer = [&](int place, double noise_there) {
-        const double z = temperature == 0 ? l[place] : perturbed(temperature, noise_there, l[place]);
-        out.place[out.count] = place;
-        out.z[out.count++] = z;
-    };
-    if (l[noise.first] > kMinusInfinity<double>) offer(noise.first, g);
-    for (int i = 0; i < kPlaces; ++i) {
-        if (i == noise.first || l[i] == kMinusInfinity<double> || l[i] + reach < needed) continue;
-        const int half = i / 8;
-        if (!known[half]) {
-            words[half] = key.words(StreamTag::inner_prefix, block * 2 + static_cast<uint32_t>(half));
-            known[half] = true;
+// The places whose bound reaches the bar if their noise has so many steps.
+inline uint32_t places_that_reach(const float* l, const Bound& bound, int32_t steps, float bar) {
+    const float gain = bound.per_step * static_cast<float>(steps);
+#if FD_LEVEL == 2
+    const __m512 reached = _mm512_add_ps(_mm512_load_ps(l), _mm512_set1_ps(gain));
+    return _mm512_cmp_ps_mask(reached, _mm512_set1_ps(bar), _CMP_GE_OQ);
+#elif FD_LEVEL == 1
+    uint32_t places = 0;
+    for (int i = 0; i < kPlaces; i += 8) {
+        const __m256 reached = _mm256_add_ps(_mm256_load_ps(l + i), _mm256_set1_ps(gain));
+        const __m256 hit = _mm256_cmp_ps(reached, _mm256_set1_ps(bar), _CMP_GE_OQ);
+        places |= static_cast<uint32_t>(_mm256_movemask_ps(hit)) << i;
+    }
+    return places;
+#else
+    uint32_t places = 0;
+    for (int i = 0; i < kPlaces; ++i) places |= static_cast<uint32_t>(l[i] + gain >= bar) << i;
+    return places;
+#endif
+}
+
+void find_places(const RowKey& key, const Bound& bound, float bar, BlockSearch& s) {
+    const uint32_t near = places_that_reach(s.bounds, bound, block_steps(s.prefix), bar);
+    s.places = 0;
+    if (near == 0) return;
+    // Two or three Philox blocks that do not wait for one another.
+    s.tail = key.words(StreamTag::block_tail, s.block);
+    if ((near & 0x00ffu) != 0) s.inner[0] = key.words(StreamTag::inner_prefix, s.block * 2);
+    if ((near & 0xff00u) != 0) s.inner[1] = key.words(StreamTag::inner_prefix, s.block * 2 + 1);
+    const uint32_t first = s.tail.w[3] & 15u;
+    // E_block >= 48 bits of its fraction / 16.
+    const auto fraction = static_cast<int64_t>(static_cast<uint64_t>(s.prefix) << 32 | s.tail.w[0]);
+    const float time = static_cast<float>(static_cast<double>(fraction) * 0x1p-52) * (1.0f - 0x1p-22f);
+    for (uint32_t left = near; left != 0; left &= left - 1) {
+        const auto i = static_cast<uint32_t>(__builtin_ctz(left));
+        float least = time;
+        if (i != first) {
+            const auto inner = static_cast<int32_t>(half_of(s.inner[i / 8], i % 8));
+            least = (time + static_cast<float>(inner) * 0x1p-16f) * (1.0f - 0x1p-22f);
         }
-        const uint32_t inner = half_of(words[half], static_cast<uint32_t>(i) % 8);
-        if (!(bound.of(inner_steps(noise, inner), bound_logit(l[i])) >= bar)) continue;
-        offer(i, gumbel(inner_time(key, noise, index_in_block(block, i), inner)));
+        if (bound.of(time_steps(least), s.bounds[i]) >= bar) s.places |= 1u << i;
+    }
+}
+
+void exact_places(const RowKey& key, double temperature, BlockSearch& s) {
+    const BlockNoise noise = block_noise(s.prefix, s.tail);
+    for (uint32_t left = s.places; left != 0; left &= left - 1) {
+        const int i = __builtin_ctz(left);
+        double time = noise.time;
+        if (i != noise.first) {
+            const uint32_t inner = half_of(s.inner[i / 8], static_cast<uint32_t>(i) % 8);
+            time = inner_time(key, noise, index_in_block(s.block, i), inner);
+        }
+        s.z[i] = temperature == 0 ? s.l[i] : perturbed(temperature, gumbel(time), s.l[i]);
     }
 }
 
@@ -556,7 +578,8 @@ constexpr Leaves kLeaves = {
     next_at_least,
     largest_of,
     any_at_most,
-    refine_block,
+    find_places,
+    exact_places,
     element_gumbel,
     exp_sums,
     guide,

@@ -136,9 +136,11 @@ struct BlockNoise {
     int first;    // that place
 };
 
-FD_HOST_DEVICE BlockNoise block_noise(const RowKey& key, uint32_t block, uint32_t prefix) {
-    const PhiloxWords tail = key.words(StreamTag::block_tail, block);
+FD_HOST_DEVICE BlockNoise block_noise(uint32_t prefix, const PhiloxWords& tail) {
     return {exponential(uniform(prefix, tail)) * 0.0625, static_cast<int>(tail.w[3] & 15u)};
+}
+FD_HOST_DEVICE BlockNoise block_noise(const RowKey& key, uint32_t block, uint32_t prefix) {
+    return block_noise(prefix, key.words(StreamTag::block_tail, block));
 }
 
 FD_HOST_DEVICE uint32_t block_of(uint32_t v) { return (v / kTile) * kStride + v % kStride; }

@@ -180,18 +180,33 @@ class Search {
     }
 
     void refine_block(uint32_t block, uint32_t prefix) {
-        double l[kPlaces];
+        BlockSearch s;
+        s.block = block;
+        s.prefix = prefix;
         const int64_t column = static_cast<int64_t>(index_in_block(block, 0)) - row_.vocab_start;
-        for (int i = 0; i < kPlaces; ++i) {
-            const int64_t j = column + i * kStride;
-            l[i] = j >= 0 && j < plan_.vocab ? static_cast<double>(row_.at(j)) : kMinusInfinity<double>;
+        const bool whole = column >= 0 && column + kTile - kStride < plan_.vocab;
+        if (whole && row_.plain()) {
+            for (int i = 0; i < kPlaces; ++i) {
+                const auto l = fd::detail::widen(row_.logits[column + i * kStride]);
+                s.bounds[i] = l == l ? bound_logit(row_.filtered(l)) : kMinusInfinity<float>;
+            }
+        } else {
+            for (int i = 0; i < kPlaces; ++i) {
+                const int64_t j = column + i * kStride;
+                s.bounds[i] = j >= 0 && j < plan_.vocab ? bound_logit(row_.at(j)) : kMinusInfinity<float>;
+            }
         }
-        Offers found;
-        leaves().refine_block(row_.key, bound_, row_.temperature, block, prefix, l,
-                              bound_.threshold(keep_.worst()), found);
-        for (int i = 0; i < found.count; ++i) {
-            keep_.offer(found.z[i],
-                        static_cast<int32_t>(row_.vocab_start + column + found.place[i] * kStride));
+        leaves().find_places(row_.key, bound_, bound_.threshold(keep_.worst()), s);
+        if (s.places == 0) return;
+        for (uint32_t left = s.places; left != 0; left &= left - 1) {
+            const int i = __builtin_ctz(left);
+            s.l[i] = dtype_of<T> == DType::f64 ? static_cast<double>(row_.at(column + i * kStride))
+                                               : static_cast<double>(s.bounds[i]);
+        }
+        leaves().exact_places(row_.key, row_.temperature, s);
+        for (uint32_t left = s.places; left != 0; left &= left - 1) {
+            const int i = __builtin_ctz(left);
+            keep_.offer(s.z[i], static_cast<int32_t>(row_.vocab_start + column + i * kStride));
         }
     }
 

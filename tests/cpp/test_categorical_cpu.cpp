@@ -151,19 +151,24 @@ FD_TEST(levels_agree_on_exact_values_and_processing) {
     each_level([&](const Leaves& a, const Leaves& b) {
         for (uint32_t i = 0; i < 300; ++i) {
             EXPECT(a.element_gumbel(key, i, i * 200) == b.element_gumbel(key, i, i * 200));
-            double l[kPlaces];
-            for (double& x : l) {
-                x = static_cast<double>(from[random() % from.size()]);
-                if (std::isnan(x)) x = kMinusInfinity<double>;
+            BlockSearch got{};
+            got.block = i;
+            got.prefix = i * 211 % 65536;
+            for (int j = 0; j < kPlaces; ++j) {
+                const float x = from[random() % from.size()];
+                got.bounds[j] = std::isnan(x) ? kMinusInfinity<float> : x;
+                got.l[j] = static_cast<double>(got.bounds[j]);
             }
+            BlockSearch want = got;
             const double t = i % 5 == 0 ? 0.0 : 0.3 * (i % 7);
             const float bar = i % 3 == 0 ? std::numeric_limits<float>::lowest() : static_cast<float>(i % 11);
-            Offers got{}, want{};
-            a.refine_block(key, Bound(t), t, i, i * 211 % 65536, l, bar, got);
-            b.refine_block(key, Bound(t), t, i, i * 211 % 65536, l, bar, want);
-            EXPECT(got.count == want.count);
-            for (int j = 0; j < got.count; ++j)
-                EXPECT(got.z[j] == want.z[j] && got.place[j] == want.place[j]);
+            for (BlockSearch* s : {&got, &want}) {
+                const Leaves& leaf = s == &got ? a : b;
+                leaf.find_places(key, Bound(t), bar, *s);
+                leaf.exact_places(key, t, *s);
+            }
+            EXPECT(got.places == want.places);
+            for (int j = 0; j < kPlaces; ++j) EXPECT((got.places >> j & 1) == 0 || got.z[j] == want.z[j]);
         }
         for (const int n : {1, 17, 4096}) {
             std::vector<float> got = from, want = from;
