@@ -44,11 +44,10 @@ struct Leaves {
     void (*exact_places)(const RowKey& key, double temperature, BlockSearch& search);
     double (*element_gumbel)(const RowKey& key, uint32_t v, uint32_t prefix);
     void (*exp_sums)(const float* l, int n, float most, float per_temperature, ExpSums& out);
-    // Processing of a tile, in place.
-    void (*guide)(float* l, const float* uncond, float guidance, int n);
+    // Processing. fma(guidance, c - u, u), by type as above; the others in place.
+    void (*guide[3])(const void* c, const void* u, int n, float guidance, float* out);
     void (*add)(float* l, const float* bias, int n);
     void (*suppress)(float* l, const bool* suppressed, int n);
-    void (*drop_nan)(float* l, int n);
 };
 
 const Leaves& leaves_of(simd::Level level);

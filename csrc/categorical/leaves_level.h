@@ -552,8 +552,21 @@ void widen(const void* base, int n, float* __restrict out) {
     for (; i < n; ++i) out[i] = bound_logit(fd::detail::widen(p[i]));
 }
 
-void guide(float* __restrict l, const float* __restrict uncond, float guidance, int n) {
-    for (int i = 0; i < n; ++i) l[i] = fma(guidance, l[i] - uncond[i], uncond[i]);
+template <class T>
+void guide(const void* conditional, const void* unconditional, int n, float guidance, float* __restrict out) {
+    const T *c = static_cast<const T*>(conditional), *u = static_cast<const T*>(unconditional);
+    int i = 0;
+#if FD_LEVEL > 0
+    const Floats g = broadcast(guidance);
+    for (; i + kWidth <= n; i += kWidth) {
+        const Floats base = load(u + i);
+        store(out + i, fused(g, minus(load(c + i), base), base));
+    }
+#endif
+    for (; i < n; ++i) {
+        const float base = fd::detail::widen(u[i]);
+        out[i] = fma(guidance, fd::detail::widen(c[i]) - base, base);
+    }
 }
 
 void add(float* __restrict l, const float* __restrict bias, int n) {
@@ -563,10 +576,6 @@ void add(float* __restrict l, const float* __restrict bias, int n) {
 void suppress(float* __restrict l, const bool* __restrict suppressed, int n) {
     const uint8_t* out = reinterpret_cast<const uint8_t*>(suppressed);
     for (int i = 0; i < n; ++i) l[i] = out[i] != 0 ? kMinusInfinity<float> : l[i];
-}
-
-void drop_nan(float* __restrict l, int n) {
-    for (int i = 0; i < n; ++i) l[i] = l[i] == l[i] ? l[i] : kMinusInfinity<float>;
 }
 
 constexpr Leaves kLeaves = {
@@ -582,8 +591,7 @@ constexpr Leaves kLeaves = {
     exact_places,
     element_gumbel,
     exp_sums,
-    guide,
+    {guide<half>, guide<bfloat16>, guide<float>},
     add,
     suppress,
-    drop_nan,
 };

@@ -136,6 +136,7 @@ class Search {
     template <class F>
     void refine(float* bounds, int n, float most, const F& exact) {
         if (keep_.missing() > 0) {
+            // As many as are missing: what they hold is close to what will be kept.
             const int wanted = std::min(n, keep_.missing());
             float pivot = most;
             if (wanted > 1) {
@@ -145,7 +146,7 @@ class Search {
                 pivot = order_[wanted - 1];
             }
             pivot = std::max(pivot, std::numeric_limits<float>::lowest());
-            for (int i = 0; keep_.missing() > 0; ++i) {
+            for (int i = 0, done = 0; done < wanted; ++i, ++done) {
                 i = leaves().next_at_least(bounds, i, n, pivot);
                 if (i == n) break;
                 exact(i);

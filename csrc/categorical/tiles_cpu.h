@@ -1,4 +1,4 @@
-// The logits of a row, tile by tile, as the inner loops want them.
+// The logits of a row, tile by tile, as the inner loops want them. NaN stays NaN: no inner loop sees it.
 #pragma once
 
 #include <algorithm>
@@ -116,21 +116,16 @@ class Tiles {
         float* l = buffer_ + range_.first;
         const Leaves& leaf = leaves();
         if constexpr (dtype_of<T> == DType::f64) {
-            if (row_.plain()) {
-                leaf.widen[static_cast<int>(DType::f64)](row_.logits + column, n, l);
-                return leaf.drop_nan(l, n);
-            }
+            if (row_.plain()) return leaf.widen[static_cast<int>(DType::f64)](row_.logits + column, n, l);
             for (int i = 0; i < n; ++i) l[i] = bound_logit(row_.unfiltered(column + i));
         } else {
             constexpr int kOwn = static_cast<int>(dtype_of<T>);
-            leaf.widen[kOwn](row_.logits + column, n, l);
             if (row_.uncond != nullptr) {
-                alignas(64) float u[kTile];
-                leaf.widen[kOwn](row_.uncond + column, n, u);
-                leaf.guide(l, u, row_.guidance, n);
+                leaf.guide[kOwn](row_.logits + column, row_.uncond + column, n, row_.guidance, l);
+            } else {
+                leaf.widen[kOwn](row_.logits + column, n, l);
             }
             if (row_.bias != nullptr) leaf.add(l, row_.bias + column, n);
-            leaf.drop_nan(l, n);
             if (row_.suppressed != nullptr) leaf.suppress(l, row_.suppressed + column, n);
             const int64_t start = row_.vocab_start + column, *end = row_.forbidden + row_.n_forbidden;
             for (const int64_t* v = std::lower_bound(row_.forbidden, end, start); v != end && *v < start + n;
