@@ -209,10 +209,10 @@ FD_HOST_DEVICE int32_t inner_steps(const BlockNoise& block, uint32_t prefix) {
 
 // Upper bounds of z for one temperature, and what a bound must reach to matter.
 //
-// Rounding: `per_step` 2^-24 relative and the conversion of steps 2^-24, on at most 92 T; the fma 2^-24 of
-// |best|; a float64 logit's conversion 2^-24 of at most |best| + 92 T; z itself 1e-13 (1 + T). Together below
-// 2^-22 |best| + 1.7e-5 T; the margin is twice and four times that. Steps are not negative, so a temperature
-// may be raised: 2^-90 keeps `per_step` a normal number.
+// Rounding, relative to at most 92 T: `per_step`, the conversion of steps, their product where it is not
+// fused and the conversion of a float64 logit (at most |best| + 92 T), 2^-24 each; the last operation 2^-24
+// of |best|; z itself 1e-13 (1 + T). Together below 2^-23 |best| + 2.3e-5 T; the margin is four times and 2.6
+// times that. Steps are not negative, so a temperature may be raised: 2^-90 keeps `per_step` a normal number.
 struct Bound {
     double temperature;
     float per_step;
