@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+from .lines import Aims, Cases, Line, notes, read, table, threads_text
+from .report_draws import draw_aims, draw_sections
 
 FUSED, SDE = "fused", "fused SDE"
 BARE = ("bare loop", "bare loop, streaming")
@@ -33,45 +34,9 @@ PLOTTED = {
 LOW, HIGH, TICKS = 0.1, 150.0, (0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)  # of the plot
 
 
-@dataclass(frozen=True)
-class Line:
-    """One measured competitor."""
-
-    median: float
-    info: dict[str, Any]
-
-
-Case = tuple[str, str, str]  # threads, dtype, shape
-Cases = dict[Case, dict[str, Line]]
-
-
-def read(path: Path, job: str) -> Cases:
-    """The lines of a result file by case and competitor, in the order of measurement."""
-    cases: Cases = {}
-    for benchmark in json.loads(path.read_text())["benchmarks"]:
-        info = benchmark["extra_info"]
-        if info["job"] == job:
-            case = (str(info["threads"]), info["dtype"], info["shape"])
-            cases.setdefault(case, {})[info["competitor"]] = Line(benchmark["stats"]["median"], info)
-    return cases
-
-
 def ratio(lines: dict[str, Line], names: Sequence[str]) -> float | None:
     """How many times as long as the fused update the fastest of these took; None if none was there."""
     return min((lines[name].info["times_fused"] for name in names if name in lines), default=None)
-
-
-def threads_text(threads: str) -> str:
-    return {"1": "1 thread", "cuda": "GPU"}.get(threads, f"{threads} threads")
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Markdown, empty where a value is None; numbers with three digits."""
-    texts = [
-        ["" if v is None else f"{v:.3g}" if isinstance(v, float) else str(v) for v in row] for row in rows
-    ]
-    lines = [head, ["---"] * len(head), *texts]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def summary(cases: Cases) -> Iterator[str]:
@@ -128,16 +93,9 @@ def loop(cases: Cases) -> str:
     return table(["per step", "shape", "threads", "µs", "of diffusers' step"], rows)
 
 
-def aims(updates: Cases, loops: Cases) -> str:
-    """What the project wants of itself, and what came out; a case that was not measured is left out."""
-    rows: list[list[object]] = []
-
-    def aim(text: str, limit: float, values: Sequence[float | None], at_least: bool) -> None:
-        found = [v for v in values if v is not None]
-        if found:
-            worst = min(found) if at_least else max(found)
-            met = worst >= limit if at_least else worst <= limit
-            rows.append([text, f"{'>=' if at_least else '<='} {limit:g}", worst, "yes" if met else "**no**"])
+def update_aims(aims: Aims, updates: Cases, loops: Cases) -> None:
+    """What is wanted of the step of a solver."""
+    aim = aims.add
 
     def of(threads: str, shape: str, value: Callable[[dict[str, Line]], float | None]) -> list[float | None]:
         return [value(lines) for (t, _, s), lines in updates.items() if (t, s) == (threads, shape)]
@@ -185,7 +143,6 @@ def aims(updates: Cases, loops: Cases) -> str:
             True,
         )
     aim("captured step, 2^18 elements, µs", 6, of("cuda", "2^18", lambda c: c[FUSED].median * 1e6), False)
-    return table(["what (the worst of all dtypes)", "aim", "measured", "met"], rows)
 
 
 def details(cases: Cases) -> str:
@@ -212,21 +169,13 @@ def details(cases: Cases) -> str:
     return table(head, rows)
 
 
-def notes(cases: Cases) -> str:
-    """What a reader must know of each competitor."""
-    found = {
-        name: line.info["note"]
-        for lines in cases.values()
-        for name, line in lines.items()
-        if "note" in line.info
-    }
-    return "\n".join(f"- {name}: {note}" for name, note in found.items())
-
-
 def markdown(path: Path) -> str:
     """The whole report."""
     content = json.loads(path.read_text())
     machine, updates, loops = content["machine_info"], read(path, "update"), read(path, "loop")
+    aims = Aims()
+    update_aims(aims, updates, loops)
+    draw_aims(aims, path)
     gpus = "; ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
     build = machine["build"]
@@ -245,7 +194,7 @@ def markdown(path: Path) -> str:
         "move. "
         "[How to read this](../README.md).",
         "## Aims",
-        aims(updates, loops),
+        aims.table(),
     ]
     if updates:
         parts += [
@@ -256,6 +205,7 @@ def markdown(path: Path) -> str:
         parts += ["## With noise", sde(updates)]
     if loops:
         parts += ["## The loop of `sample`, the network costing nothing (float32)", loop(loops)]
+    parts += draw_sections(path)
     if updates:
         parts += ["## Every competitor", notes(updates), details(updates)]
     return "\n\n".join(parts) + "\n"
