@@ -6,11 +6,11 @@
 
 namespace fd::hitting {
 
-constexpr int64_t kMaxLength = 0x7fffffff;  // positions are int32
+constexpr int64_t kMaxLength = 0x7fffffff;  // positions are int32, and so are the blocks of a grid
 
 inline void check_matrix(const Tensor& t, ScalarType type, const char* name) {
     STD_TORCH_CHECK(t.dim() == 2 && t.scalar_type() == type, name, " must be [B, L] of the right dtype");
-    STD_TORCH_CHECK(t.size(1) <= kMaxLength, name, " must have fewer than 2^31 positions");
+    STD_TORCH_CHECK(t.size(0) <= kMaxLength && t.size(1) <= kMaxLength, name, " must be below 2^31 each way");
 }
 
 // Seeds and ids of a batch of `like`'s first axis.
@@ -25,7 +25,6 @@ struct SequencesCall {
         STD_TORCH_CHECK(
             per_sequence() ? rng.size(0) == batch && rng.size(1) == 3 : rng.dim() == 1 && rng.size(0) == 2,
             "rng must be [2] or [B, 3]");
-        STD_TORCH_CHECK(batch <= int64_t{1} << 32, "at most 2^32 sequences");
         check_same_device(rng, like, "rng");
         if (!sequence_ids) return;
         STD_TORCH_CHECK(sequence_ids->scalar_type() == ScalarType::Long && sequence_ids->dim() == 1 &&

@@ -148,22 +148,19 @@ __device__ Ranked best_of_block(Ranked best) {
     return best;
 }
 
-__global__ void __launch_bounds__(kMaxThreads)
-    select_threshold(Selection s, int64_t batch, bool* __restrict__ chosen) {
-    for (int64_t b = blockIdx.x; b < batch; b += gridDim.x) {
-        const double threshold = s.bound(b);
-        Ranked best{0, INT_MAX};
-        for (int64_t place = threadIdx.x; place < s.length; place += blockDim.x) {
-            const bool candidate = s.candidate[b * s.length + place];
-            chosen[b * s.length + place] = candidate && s.meets_threshold(b, place, threshold);
-            if (!candidate) continue;
-            const Ranked own{s.key(b, place), static_cast<int32_t>(place)};
-            if (before(own, best)) best = own;
-        }
-        best = best_of_block(best);  // its barrier also orders the stores
-        if (threadIdx.x == 0 && best.position != INT_MAX) chosen[b * s.length + best.position] = true;
-        __syncthreads();  // the block's maxima have been read
+__global__ void __launch_bounds__(kMaxThreads) select_threshold(Selection s, bool* __restrict__ chosen) {
+    const int64_t b = blockIdx.x;
+    const double threshold = s.bound(b);
+    Ranked best{0, INT_MAX};
+    for (int64_t place = threadIdx.x; place < s.length; place += blockDim.x) {
+        const bool candidate = s.candidate[b * s.length + place];
+        chosen[b * s.length + place] = candidate && s.meets_threshold(b, place, threshold);
+        if (!candidate) continue;
+        const Ranked own{s.key(b, place), static_cast<int32_t>(place)};
+        if (before(own, best)) best = own;
     }
+    best = best_of_block(best);  // its barrier also orders the stores
+    if (threadIdx.x == 0 && best.position != INT_MAX) chosen[b * s.length + best.position] = true;
 }
 
 // How many of n > 0 sorted candidates are committed; for all threads.
@@ -248,10 +245,9 @@ int sorting_threads(int64_t length) {
 
 int64_t sorting_blocks(int64_t batch) { return std::min(batch, kMaxSorting); }
 
-// Blocks that sort in shared memory are as many as there are sequences.
+// In shared memory a block sorts one sequence, else as many as there are for each part of the scratch memory.
 dim3 sorting_grid(int64_t batch, const unsigned char* scratch) {
-    return dim3(static_cast<unsigned>(scratch != nullptr ? sorting_blocks(batch)
-                                                         : std::min<int64_t>(batch, INT_MAX)));
+    return dim3(static_cast<unsigned>(scratch == nullptr ? batch : sorting_blocks(batch)));
 }
 
 size_t shared_bytes(int64_t length, const unsigned char* scratch) {
@@ -283,8 +279,8 @@ void select_transfer_cuda(void* stream, const Selection& s, int64_t batch, bool*
                           unsigned char* scratch) {
     if (s.length == 0) return;
     if (s.rule == Rule::threshold) {
-        const dim3 grid(static_cast<unsigned>(std::min<int64_t>(batch, INT_MAX)));
-        return launch(select_threshold, grid, sorting_threads(s.length), 0, stream, s, batch, chosen);
+        const dim3 grid(static_cast<unsigned>(batch));
+        return launch(select_threshold, grid, sorting_threads(s.length), 0, stream, s, chosen);
     }
     launch(select_ranked, sorting_grid(batch, scratch), sorting_threads(s.length),
            shared_bytes(s.length, scratch), stream, s, batch, power_of_two(s.length), scratch, chosen);

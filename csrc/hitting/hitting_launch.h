@@ -1,5 +1,5 @@
 // Launchers of hitting_cuda.cu. Pointers are device memory; matrices [batch, length] are contiguous unless
-// they carry strides.
+// they carry strides; batch and length are below 2^31.
 #pragma once
 
 #include "hitting/hitting.h"

@@ -200,6 +200,42 @@ FD_TEST(remasking) {
     }
 }
 
+// More sequences than parts of the scratch memory: a block sorts one after another.
+FD_TEST(scratch_is_used_again) {
+    constexpr int64_t kMany = 131, kLength = 8193;
+    const auto mask = block<bool>(kMany * kLength), chosen = block<bool>(kMany * kLength);
+    const auto value = block<double>(kMany * kLength), u = block<double>(kMany * kLength);
+    const auto order = block<int32_t>(kMany * kLength), count = block<int32_t>(kMany);
+    for (int64_t i = 0; i < kMany * kLength; ++i) {
+        mask[i] = i % 199 == 0;
+        value[i] = static_cast<double>(i * 7919 % 1009);
+    }
+    const auto scratch = block<unsigned char>(sort_scratch(kMany, kLength));
+    const Stream source(0);
+    first_hitting_times_cuda(nullptr, mask.get(), source.view, kMany, kLength, order.get(), u.get(),
+                             count.get(), scratch.get());
+    const double factor = 20;  // some of each sequence's 41
+    Selection s{};
+    s.values = {value.get(), true, {kLength, 1}};
+    s.candidate = mask.get();
+    s.limit = &factor;
+    s.length = kLength;
+    s.rule = Rule::factor;
+    s.residual = true;
+    select_transfer_cuda(nullptr, s, kMany, chosen.get(), scratch.get());
+    bool equal = true;
+    for (int64_t b = 0; b < kMany; ++b) {
+        const auto hits = ranked(mask.get() + b * kLength, kLength, source.view.stream(kHitTag, b));
+        equal = equal && count[b] == static_cast<int32_t>(hits.size());
+        for (size_t i = 0; i < hits.size(); ++i)
+            equal = equal && order[b * kLength + static_cast<int64_t>(i)] == hits[i].position;
+        const auto right = expected(s, b);
+        for (int64_t p = 0; p < kLength; ++p)
+            equal = equal && chosen[b * kLength + p] == right[static_cast<size_t>(p)];
+    }
+    EXPECT(equal);
+}
+
 FD_TEST(nothing_to_do) {
     const int64_t rng[2] = {1, 2};
     const Sequences sequences{rng, nullptr, false};

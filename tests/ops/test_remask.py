@@ -55,6 +55,25 @@ def test_extreme_probabilities(backend) -> None:
 
 
 @pytest.mark.emulated
+def test_coin_turns_at_one_float64(backend) -> None:
+    """A position of bits n is masked from the smallest float64 p with p 2^64 >= n + 1 on."""
+    numbers = [n % 2**64 for n in reference.position_bits(7, (2, 100), make_rng(3), None).flatten().tolist()]
+    above = []
+    for n in numbers:
+        p = math.ldexp(float(n + 1), -64)
+        while p * 2**64 < n + 1:
+            p = math.nextafter(p, 2)
+        while math.nextafter(p, 0) * 2**64 >= n + 1:
+            p = math.nextafter(p, 0)
+        above.append(p)
+    prob = torch.tensor(above, dtype=torch.float64).reshape(2, 100)
+    below = torch.nextafter(prob, torch.zeros(()).double())
+    tokens = torch.zeros(2, 100, dtype=torch.int64).to(backend.device)
+    assert remask(tokens, prob.to(backend.device), MASK, seed=3)[1].all()
+    assert not remask(tokens, below.to(backend.device), MASK, seed=3)[1].any()
+
+
+@pytest.mark.emulated
 def test_what_is_written(backend) -> None:
     tokens = random_tokens(5, 40, seed=1).to(backend.device)
     before, eligible = tokens.clone(), random_mask(5, 40, seed=2).to(backend.device)
