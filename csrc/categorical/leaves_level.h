@@ -1,10 +1,13 @@
 // One SIMD level of the inner loops: included by leaves_cpu.cpp once for each, under its target options.
 // FD_LEVEL 0, 1 (AVX2), 2 (AVX-512), inside a namespace named after the level.
 
+// clang-format off
+#include "categorical/leaves_vectors.h"
+// the others use vectors
 #include "categorical/leaves_maxima.h"
 #include "categorical/leaves_noise.h"
 #include "categorical/leaves_sums.h"
-#include "categorical/leaves_vectors.h"
+// clang-format on
 
 constexpr Leaves kLeaves = {
     prefixes,
