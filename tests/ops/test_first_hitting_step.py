@@ -7,7 +7,7 @@ import pytest
 import torch
 from fastdiff_ops import ops, reference
 from fastdiff_ops.ops import make_rng
-from ops.categorical_cases import DTYPES, F32, F64, STREAMS, assert_same, in_new_process
+from ops.categorical_cases import DTYPES, F32, F64, STREAMS, assert_same
 from torch import Tensor
 
 MASK = 99
@@ -194,17 +194,3 @@ def test_two_equal_sequence_ids_draw_the_same() -> None:
     twice = [x.expand(2, *x.shape[1:]).contiguous() for x in (tokens, logits, positions)]
     same = ops.first_hitting_step(*twice, seed=1, sequence_ids=torch.tensor([3, 3]))
     assert torch.equal(same[0], same[1])
-
-
-def test_simd_levels_agree() -> None:
-    code = """
-import torch
-from fastdiff_ops import ops
-logits = 2 * torch.randn(4, 5, 5000, generator=torch.Generator().manual_seed(0))
-tokens = torch.full((4, 5), 5000)
-positions = torch.tensor([[0, 4], [1, -1], [2, 3], [4, 0]], dtype=torch.int32)
-ops.first_hitting_step_(tokens, logits, positions, seed=1)
-print(tokens.tolist())
-"""
-    levels = ("scalar", "avx2", "avx512")
-    assert len({in_new_process(code, FASTDIFF_OPS_SIMD=level) for level in levels}) == 1
