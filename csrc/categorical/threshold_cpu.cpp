@@ -177,7 +177,9 @@ class RowThreshold {
     static C at_depth(const MassScale& scale, int bin, int beyond) {
         const C l = static_cast<C>(scale.top - bin / (kBinsPerLog2 * scale.rate));
         if (std::isinf(l)) return beyond > 0 && l > 0 ? std::numeric_limits<C>::max() : l;
-        return logit_of<C>(descending_key(l) + static_cast<LogitKey<C>>(beyond));
+        const auto key = descending_key(l), step = static_cast<LogitKey<C>>(beyond);
+        const C next = logit_of<C>(key + step);
+        return next == l ? logit_of<C>(key + step + step) : next;  // -0 is next to 0
     }
 
     // As `descend`, in passes over all keys.

@@ -41,7 +41,8 @@ def mass_bits(vocab_size: int) -> int:
 def masses(value: Tensor, row_max: Tensor, temperature: Tensor, bits: int) -> Tensor:
     """Return round(2^bits exp((l - max) / T)) as int64 [R, V]; at T = 0 only the maximum has mass."""
     top, wide = row_max.double()[:, None], value.double()
-    y = (wide - top) * (_LOG2_E / temperature.double())[:, None]
+    heat = temperature.double()
+    y = (wide - top) * (torch.full_like(heat, _LOG2_E) / heat)[:, None]  # number / tensor is not rounded once
     y = torch.where(wide == top, 0.0, y)
     y = torch.where(y > _FAR, y, _FAR)
     near = torch.round(y)
