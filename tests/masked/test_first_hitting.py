@@ -255,6 +255,20 @@ def test_frozen_masks_stay() -> None:
     assert torch.equal(result == MASK, frozen)
 
 
+def test_correctors_redraw_other_positions_each_time() -> None:
+    """Not the last ones to be revealed, and not the same in every round."""
+    inner, seen = Mixer(), []
+
+    def model(x: Tensor) -> Tensor:
+        seen.append((x == MASK).flatten().nonzero().flatten().tolist())
+        return inner(x)
+
+    sample(torch.full((1, 20), MASK), model=model, corrector_steps=3, corrector_frac=0.21)
+    rounds = [masked for masked in seen[20:] if len(masked) == 5]  # ceil(0.21 x 20)
+    assert len(seen) == 20 + 3 * 5 and len(rounds) == 3
+    assert len({tuple(masked) for masked in [seen[15], *rounds]}) == 4
+
+
 def test_semi_autoregressive_blocks() -> None:
     tokens = torch.full((3, 12), MASK)
     tokens[1, :2] = 0  # its blocks begin later

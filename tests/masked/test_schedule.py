@@ -71,6 +71,9 @@ def test_small_times_keep_their_digits(schedule) -> None:
     if schedule.mask_prob(0.0) > 0 or isinstance(schedule, FromAlpha):
         return
     assert np.allclose(schedule.inverse(schedule.mask_prob(small)), small, rtol=1e-12, atol=0)
+    m = schedule.mask_prob(small[:20])
+    series = m + m**2 / 2 + m**3 / 3 + m**4 / 4
+    assert np.allclose(schedule.sigma(small[:20])[m < 1e-3], series[m < 1e-3], rtol=1e-12, atol=0)
 
 
 @each

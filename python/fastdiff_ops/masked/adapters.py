@@ -90,7 +90,9 @@ class MaskedModel:
         kwargs = self._kwargs
         if attention_mask is not None:
             kwargs = {**kwargs, "attention_mask": attention_mask}
-        rows = None if positions is None else self._rows(positions)
+        # most networks give all rows whatever is asked for
+        selects = self._head is not None or self._shift or self._takes_positions
+        rows = None if positions is None or not selects else self._rows(positions)
         if rows is not None and self._takes_positions:
             kwargs = {**kwargs, "positions": rows}
         told = () if self.time == "none" else (condition,)
@@ -99,7 +101,7 @@ class MaskedModel:
         )
         gathered = rows is not None and self._takes_positions
         values = _tensor(out)
-        if rows is not None and not gathered and (self._head is not None or self._shift):
+        if rows is not None and not gathered:
             _check(values, tokens.shape, "the backbone" if self._head else "the model")
             values = values.gather(1, rows[:, :, None].expand(-1, -1, values.shape[2]))
             gathered = True
