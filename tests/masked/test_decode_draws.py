@@ -51,6 +51,21 @@ def test_a_token_is_the_draw_of_its_position_and_step(strategy) -> None:
             assert int(drawn) == int(tokens[b, place])
 
 
+def test_noise_of_the_order_is_that_of_rows_that_draw_no_token() -> None:
+    """Row (id << 32) + 2^31 + position, token 0, draw = step: independent of the tokens' own noise."""
+    logits = torch.randn(8, V, generator=torch.Generator().manual_seed(2))
+    score = logits.double().softmax(-1).amax(-1)
+    options = {"mask_id": MASK, "alg_temp": 0.2, "seed": 5, "sequence_ids": [3, 0], "return_stats": True}
+    trace = decode(constant(logits), torch.full((2, 8), MASK), **options)[1].trace
+    for b, name in enumerate((3, 0)):
+        rows = (name << 32) + (1 << 31) + torch.arange(8)
+        for step in range(8):
+            noisy = score + 0.2 * ops.gumbel_noise(rows, 1, seed=5, offset=step)[:, 0]
+            assert int(noisy.masked_fill(trace[b] < step, -torch.inf).argmax()) == trace[b].tolist().index(
+                step
+            )
+
+
 def test_a_philox_state_is_moved_on_by_what_was_drawn() -> None:
     state = PhiloxState(3)
     options = {"mask_id": MASK, "temperature": 1.0}
@@ -150,10 +165,12 @@ def test_origin_reveals_on_dreams_grid() -> None:
 @pytest.mark.parametrize("block_length", [None, 4])
 @pytest.mark.parametrize("strategy", ALL)
 def test_a_sequence_does_not_depend_on_its_batch(strategy, block_length) -> None:
-    model, tokens = random_network(V), ragged()
+    model, tokens = random_network(V, scale=8.0), ragged()
+    bounds = {"threshold": 0.5, "factor": 2.0, "entropy_bound": 1.5}  # a few tokens a step
     options = {
         "mask_id": MASK,
         "strategy": strategy,
+        **{name: value for name, value in bounds.items() if name == strategy},
         "block_length": block_length,
         "temperature": torch.tensor([1.0, 0.5, 0.0, 0.8]),
         "top_p": torch.tensor([0.9, 1.0, 0.5, 0.8]),

@@ -160,8 +160,9 @@ def test_a_model_in_two_parts_and_the_mask_inside_of_the_vocabulary(estimator) -
     assert min(rows) < L
 
 
-def test_times_that_a_model_is_told() -> None:
-    """mask_count: m is Beta(n, L - n + 1) given n masks. The mean of m over n = 3 of 4 is 3/5."""
+@pytest.mark.parametrize("estimator", ["mask_count", "time", "any_order"])
+def test_times_that_a_model_is_told(estimator) -> None:
+    """Given n masks of L, m is Beta(n, L - n + 1); for "time" each is masked with probability m."""
     told, counts = [], []
 
     def model(tokens: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
@@ -169,10 +170,15 @@ def test_times_that_a_model_is_told() -> None:
         counts.append((tokens == V).sum(1))
         return torch.zeros(*tokens.shape, V)
 
-    network = as_model(model, time="mask_prob")
-    schedule = MaskSchedule.from_name("cosine")
-    log_likelihood(network, X.repeat(500, 1), mask_id=V, num_samples=4, seed=1, schedule=schedule)
+    network, schedule = as_model(model, time="mask_prob"), MaskSchedule.from_name("cosine")
+    options = {"mask_id": V, "num_samples": 4, "seed": 1, "schedule": schedule}
+    log_likelihood(network, X.repeat(500, 1), estimator=estimator, **options)
     m, n = torch.cat(told).double(), torch.cat(counts)
+    assert (m > 0).all()
+    if estimator == "time":
+        excess = float((n - L * m).sum() / (L * m * (1 - m)).sum().sqrt())
+        assert abs(excess) < 4
+        return
     for masks in range(1, L + 1):
         mine = m[n == masks]
         mean = masks / (L + 1)

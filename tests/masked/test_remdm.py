@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from fastdiff_ops import ops
 from fastdiff_ops.masked import MaskSchedule, ancestral_sample, as_model, remdm_sample
 from fastdiff_ops.masked.remdm import _grid, transition
 from fastdiff_ops.masked.testing import TabularMaskedModel
@@ -147,6 +148,19 @@ def test_prompts_stay_and_sequences_do_not_depend_on_their_batch() -> None:
     state = PhiloxState(1)
     remdm_sample(model, tokens, seed=state, **options)
     assert state.offset == 15
+
+
+def test_a_position_that_is_drawn_again_is_drawn_with_new_noise() -> None:
+    """The token is that of the step which revealed it last."""
+    logits = 0.3 * torch.randn(20, 7, generator=torch.Generator().manual_seed(2))
+    options = {"mask_id": 7, "num_steps": 12, "eta": 1.0, "rule": "rescale", "return_stats": True}
+    tokens, stats = remdm_sample(constant(logits), torch.full((2, 20), 7), seed=5, **options)
+    assert int(stats.reveals.sum()) > 50
+    for b in range(2):
+        for place in range(20):
+            row, step = torch.tensor([(b << 32) | place]), int(stats.trace[b, place])
+            drawn = ops.gumbel_argmax(logits[place : place + 1], seed=5, offset=step, row_ids=row)
+            assert int(drawn) == int(tokens[b, place])
 
 
 def test_what_a_model_is_told() -> None:

@@ -26,7 +26,7 @@ def _logits(vocab: int, dtype: torch.dtype = torch.float32) -> Tensor:
     logits[2] = -torch.inf  # nothing to draw
     logits[3, : vocab // 2] = -torch.inf  # nothing to draw in the first shards
     logits[4] = 1.5  # ties
-    logits[5, ::3], logits[5, 1::3], logits[5, 2::3] = 0.0, -0.0, -1.0
+    logits[5, ::3], logits[5, 1::3], logits[5, 2::3] = -0.0, 0.0, -1.0  # one zero, the first
     return logits.to(dtype)
 
 
@@ -89,10 +89,11 @@ def draw_sharded(rank: int, ranks: int, group: Any) -> dict[tuple[Any, ...], Any
                 drawn[vocab, number, name] = tuple(
                     vocab_parallel_sample(logits, **mine, **place, group=group)
                 )
-    torch.manual_seed(rank)  # ranks disagree, and still draw the same
+    torch.manual_seed(rank)  # ranks disagree on what is drawn
     logits = torch.zeros(ROWS, 1000)
-    for seed in (None, torch.Generator().manual_seed(rank)):
-        drawn["agreed", seed is None] = vocab_parallel_sample(logits, seed=seed, group=group).tokens
+    for generator in (False, True):
+        seed = torch.Generator().manual_seed(rank) if generator else None
+        drawn["drawn", generator] = vocab_parallel_sample(logits, seed=seed, group=group).tokens
     return drawn
 
 
