@@ -13,6 +13,7 @@
 
 #include "categorical/threshold_launch.h"
 #include "common/launch.h"
+#include "common/radix_select_cuda.h"
 
 namespace fd::categorical {
 namespace {

@@ -14,36 +14,24 @@
 #include <algorithm>
 
 #include "common/launch.h"
+#include "common/radix_select_cuda.h"
 #include "linear_step/abs_quantile_launch.h"
 
 namespace fd::linear_step {
 namespace {
 
 constexpr int kThreads = 512;
-constexpr int kBits = 11, kBins = 1 << kBits;
-constexpr int kBinsPerThread = kBins / kThreads;
+constexpr int kBins = kRadixBins;
 constexpr int kGroup = 8;               // elements a thread loads at a time: 16 bytes of a half type
 constexpr int64_t kOneBlock = 1 << 15;  // samples up to this size are one block's work
 
 using Word = unsigned long long;
 
+// Keys are magnitudes: all bits but the sign. Pass 0 looks at the highest ones.
 template <class Acc>
-constexpr int kKeyBits = 8 * sizeof(Acc) - 1;
+using Passes = RadixPasses<8 * sizeof(Acc) - 1>;
 template <class Acc>
-constexpr int kPasses = (kKeyBits<Acc> + kBits - 1) / kBits;
-
-// Pass 0 looks at the highest bits; the last one at what is left over.
-template <class Acc>
-FD_HOST_DEVICE constexpr int shift_of(int pass) {
-    const int shift = kKeyBits<Acc> - kBits * (pass + 1);
-    return shift > 0 ? shift : 0;
-}
-
-// What the passes so far have fixed: the leading bits of the key of rank k, and k among the keys with those
-// bits.
-struct Chosen {
-    Word prefix, rank;
-};
+constexpr int kPasses = Passes<Acc>::kCount;
 
 // A large sample's scratch memory: a histogram a pass, what each pass started from, and two numbers of all
 // passes.
@@ -53,8 +41,8 @@ struct Scratch {
 
     FD_HOST_DEVICE static int64_t words(int passes) { return passes * (kBins + 2) + 2; }
     FD_HOST_DEVICE Word* histogram(int pass) const { return base + pass * kBins; }
-    FD_HOST_DEVICE Chosen* chosen(int pass) const {
-        return reinterpret_cast<Chosen*>(base + passes * kBins) + pass;
+    FD_HOST_DEVICE RadixChoice* chosen(int pass) const {
+        return reinterpret_cast<RadixChoice*>(base + passes * kBins) + pass;
     }
     FD_HOST_DEVICE Word* nan() const { return base + passes * (kBins + 2); }
     // Complement of the smallest key above the bin that the last pass looks into: zero says that there is
@@ -133,53 +121,13 @@ __device__ void for_each_key(const QuantileArgs& a, const Conversion<Acc>& c, in
     }
 }
 
-// The bin of `counts` that holds rank `rank`, and the rank inside it; all threads of the block call and get
-// it.
-template <class Count>
-__device__ Chosen choose_bin(const Count* counts, const Chosen& before, int bits) {
-    __shared__ Word warp_sums[kThreads / 32];
-    __shared__ Chosen result;
-    Word own[kBinsPerThread], sum = 0;
-    FD_UNROLL
-    for (int i = 0; i < kBinsPerThread; ++i) {
-        own[i] = counts[threadIdx.x * kBinsPerThread + i];
-        sum += own[i];
-    }
-    const int lane = static_cast<int>(threadIdx.x) & 31, warp = static_cast<int>(threadIdx.x) >> 5;
-    Word through = sum;  // inclusive prefix sum over the warp
-    FD_UNROLL
-    for (int distance = 1; distance < 32; distance *= 2) {
-        const Word other = __shfl_up_sync(0xffffffffu, through, distance);
-        if (lane >= distance) through += other;
-    }
-    if (lane == 31) warp_sums[warp] = through;
-    __syncthreads();
-    Word start = through - sum;
-    for (int i = 0; i < warp; ++i) start += warp_sums[i];
-    FD_UNROLL
-    for (int i = 0; i < kBinsPerThread; ++i) {
-        if (before.rank >= start && before.rank < start + own[i]) {
-            result.prefix = before.prefix << bits | static_cast<Word>(threadIdx.x * kBinsPerThread + i);
-            result.rank = before.rank - start;
-        }
-        start += own[i];
-    }
-    __syncthreads();
-    return result;
-}
-
-template <class Acc>
-__device__ int bits_of(int pass) {
-    return (pass == 0 ? kKeyBits<Acc> : shift_of<Acc>(pass - 1)) - shift_of<Acc>(pass);
-}
-
 // One pass over a part of a sample: counts into the block's histogram; the last pass also finds the smallest
 // key above its bin.
 template <class Acc>
 __device__ void count_keys(const QuantileArgs& a, const Conversion<Acc>& c, int64_t b, bool aligned,
-                           int64_t thread, int64_t threads, int pass, const Chosen& chosen,
+                           int64_t thread, int64_t threads, int pass, const RadixChoice& chosen,
                            unsigned* histogram, bool& nan, Word& above) {
-    const int shift = shift_of<Acc>(pass), bits = bits_of<Acc>(pass);
+    const int shift = Passes<Acc>::shift(pass), bits = Passes<Acc>::bits(pass);
     const bool last = pass == kPasses<Acc> - 1;
     for_each_key<Acc>(a, c, b, aligned, thread, threads, [&](Key<Acc> key) {
         const Word high = static_cast<Word>(key) >> (shift + bits);
@@ -192,8 +140,8 @@ __device__ void count_keys(const QuantileArgs& a, const Conversion<Acc>& c, int6
 // The key of rank k + 1: the same value again, the next one in the last histogram, or the smallest above it.
 // One thread.
 template <class Acc, class Count>
-__device__ Key<Acc> next_key(const Count* last_histogram, const Chosen& chosen, Word above) {
-    const int bits = bits_of<Acc>(kPasses<Acc> - 1);
+__device__ Key<Acc> next_key(const Count* last_histogram, const RadixChoice& chosen, Word above) {
+    const int bits = Passes<Acc>::bits(kPasses<Acc> - 1);
     int bin = static_cast<int>(chosen.prefix & ((1u << bits) - 1));
     if (chosen.rank + 1 < last_histogram[bin]) return static_cast<Key<Acc>>(chosen.prefix);
     for (++bin; bin < 1 << bits; ++bin) {
@@ -204,8 +152,8 @@ __device__ Key<Acc> next_key(const Count* last_histogram, const Chosen& chosen, 
 }
 
 template <class Acc, class Count>
-__device__ Acc finish(const Count* last_histogram, const Chosen& chosen, bool nan, Word above, double weight,
-                      double floor, double cap) {
+__device__ Acc finish(const Count* last_histogram, const RadixChoice& chosen, bool nan, Word above,
+                      double weight, double floor, double cap) {
     if (nan) return Acc(NAN);
     const auto low = static_cast<Key<Acc>>(chosen.prefix);
     const auto high = weight == 0 ? low : next_key<Acc>(last_histogram, chosen, above);
@@ -220,7 +168,7 @@ __global__ void __launch_bounds__(kThreads)
     __shared__ int any_nan;
     for (int64_t b = blockIdx.x; b < a.samples; b += gridDim.x) {
         const Conversion<Acc> c(a, b);
-        Chosen chosen{0, static_cast<Word>(rank.below)};
+        RadixChoice chosen{0, static_cast<Word>(rank.below)};
         for (int pass = 0; pass < kPasses<Acc>; ++pass) {
             for (int i = static_cast<int>(threadIdx.x); i < kBins; i += kThreads) histogram[i] = 0;
             if (pass == 0 && threadIdx.x == 0) {
@@ -235,7 +183,7 @@ __global__ void __launch_bounds__(kThreads)
             if (own_nan) atomicOr(&any_nan, 1);
             if (own_above != 0) atomicMax(&above, own_above);
             __syncthreads();
-            chosen = choose_bin(histogram, chosen, bits_of<Acc>(pass));
+            chosen = choose_bin<kThreads>(histogram, chosen, Passes<Acc>::bits(pass));
         }
         if (threadIdx.x == 0) {
             out[b] = finish<Acc>(histogram, chosen, any_nan != 0, above, rank.weight, floor, cap);
@@ -253,10 +201,10 @@ __global__ void __launch_bounds__(kThreads)
     const int64_t b = blockIdx.x / parts;
     const unsigned part = blockIdx.x % parts;
     const Scratch own{scratch + b * Scratch::words(kPasses<Acc>), kPasses<Acc>};
-    Chosen chosen{0, static_cast<Word>(rank.below)};
+    RadixChoice chosen{0, static_cast<Word>(rank.below)};
     if (pass > 0) {
-        const Chosen before = pass > 1 ? *own.chosen(pass - 1) : chosen;
-        chosen = choose_bin(own.histogram(pass - 1), before, bits_of<Acc>(pass - 1));
+        const RadixChoice before = pass > 1 ? *own.chosen(pass - 1) : chosen;
+        chosen = choose_bin<kThreads>(own.histogram(pass - 1), before, Passes<Acc>::bits(pass - 1));
     }
     if (pass == kPasses<Acc>) {
         if (threadIdx.x == 0) {
