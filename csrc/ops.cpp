@@ -74,4 +74,41 @@ STABLE_TORCH_LIBRARY(FD_NAMESPACE, m) {
     m.def(
         "remask_(Tensor(a!) tokens, Tensor prob, Tensor? eligible, int mask_id, Tensor rng, "
         "Tensor? sequence_ids) -> Tensor");
+
+    // simplex: multiresolution encodings of points, [N, L F], and what they are differentiated to: along a
+    // direction u, towards the points (vjp_x) and the table (vjp_table, and of the derivative along u).
+    m.def(
+        "simplex_encode(Tensor x, Tensor table, float[] scales, float[] shifts, int[] layout, int bounds, "
+        "int max_level, ScalarType? out_dtype) -> Tensor");
+    m.def(
+        "simplex_encode_jvp(Tensor x, Tensor table, Tensor u, float[] scales, float[] shifts, int[] layout, "
+        "int bounds, int max_level, ScalarType? out_dtype) -> Tensor");
+    m.def(
+        "simplex_encode_vjp_x(Tensor x, Tensor table, Tensor grad, float[] scales, float[] shifts, int[] "
+        "layout, "
+        "int bounds, int max_level) -> Tensor");
+    m.def(
+        "simplex_encode_vjp_table(Tensor x, Tensor grad, float[] scales, float[] shifts, int[] layout, "
+        "int n_entries, int bounds, int max_level, bool deterministic) -> Tensor");
+    m.def(
+        "simplex_encode_vjp_table_u(Tensor x, Tensor u, Tensor grad, float[] scales, float[] shifts, int[] "
+        "layout, "
+        "int n_entries, int bounds, int max_level, bool deterministic) -> Tensor");
+    m.def(
+        "grid_encode(Tensor x, Tensor table, float[] scales, float[] shifts, int[] layout, int bounds, "
+        "int max_level, ScalarType? out_dtype) -> Tensor");
+    m.def(
+        "grid_encode_jvp(Tensor x, Tensor table, Tensor u, float[] scales, float[] shifts, int[] layout, "
+        "int bounds, int max_level, ScalarType? out_dtype) -> Tensor");
+    m.def(
+        "grid_encode_vjp_x(Tensor x, Tensor table, Tensor grad, float[] scales, float[] shifts, int[] "
+        "layout, "
+        "int bounds, int max_level) -> Tensor");
+    m.def(
+        "grid_encode_vjp_table(Tensor x, Tensor grad, float[] scales, float[] shifts, int[] layout, "
+        "int n_entries, int bounds, int max_level, bool deterministic) -> Tensor");
+    m.def(
+        "grid_encode_vjp_table_u(Tensor x, Tensor u, Tensor grad, float[] scales, float[] shifts, int[] "
+        "layout, "
+        "int n_entries, int bounds, int max_level, bool deterministic) -> Tensor");
 }

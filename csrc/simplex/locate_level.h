@@ -1,0 +1,246 @@
+// Included by encode_leaves_cpu.cpp once for each SIMD level, inside a namespace named after it.
+
+#if FD_LEVEL == 0
+
+// One point after the other, by the functions that define the result.
+template <Wanted W, int N>
+void locate_simplex(const Level<float>& level, Bounds bounds, const Points<float>& points, int groups, int,
+                    int, const Located<float>& out) {
+    constexpr int K = simplex::vertices(N);
+    for (int p = 0; p < groups * kGroup; ++p) {
+        simplex_at<N, float>(level, bounds, points, p, W, out.index + p / kGroup * K * kGroup + p % kGroup,
+                             out.weight + p / kGroup * K * kGroup + p % kGroup,
+                             out.axes == nullptr ? nullptr : out.axes + p / kGroup * N * kGroup + p % kGroup);
+    }
+}
+
+template <Wanted W, int N>
+void locate_grid(const Level<float>& level, Bounds bounds, const Points<float>& points, int groups, int first,
+                 int count, const Located<float>& out) {
+    for (int p = 0; p < groups * kGroup; ++p) {
+        const int at = p / kGroup * count * kGroup + p % kGroup;
+        grid_at<N, float>(level, bounds, points, p, W, first, count, out.index + at, out.weight + at);
+    }
+}
+
+#else
+
+#include "simplex/lanes_level.h"
+
+struct LaneCell {
+    Ints v[kMaxAxes];
+    Floats f[kMaxAxes];
+    Mask valid;
+    bool all_valid;
+};
+
+template <int N>
+inline LaneCell cell_of_lanes(const Floats* y, Bounds bounds, uint32_t valid) {
+    LaneCell cell;
+    constexpr uint32_t kAll = (1u << kLanes) - 1;
+    cell.valid = lanes_of(valid);
+    cell.all_valid = valid == kAll && bounds == Bounds::clamp;
+    if (bounds == Bounds::extend) {
+        const Floats far = all(0x1p30f), near = all(-0x1p30f);
+        for (int i = 0; i < N; ++i)
+            cell.valid = both(cell.valid, both(greater(y[i], near), greater(far, y[i])));
+    }
+    for (int i = 0; i < N; ++i) {
+        Floats whole = floors(y[i]);
+        if (!cell.all_valid) whole = pick(cell.valid, whole, all(0.0f));
+        cell.v[i] = truncated(whole);
+        cell.f[i] = minus(y[i], whole);
+    }
+    return cell;
+}
+
+template <int N>
+inline void lattice_place(const Level<float>& level, const float* x, int stride, Floats* y) {
+    for (int i = 0; i < N; ++i) y[i] = fused(all(level.scale), load(x + i * stride), all(level.shift[i]));
+}
+
+inline Floats or_nan(const LaneCell& cell, Floats v) {
+    return cell.all_valid ? v : pick(cell.valid, v, all(__builtin_nanf("")));
+}
+
+// One comparator: the larger f first, payloads with it.
+template <int Payloads>
+struct Swapped {
+    Floats& a;
+    Floats& b;
+    void operator()(Ints* p, Ints* q, Floats& u, Floats& v, bool with_floats) const {
+        const Mask m = greater(b, a);
+        const Floats high = pick(m, b, a), low = pick(m, a, b);
+        a = high, b = low;
+        for (int k = 0; k < Payloads; ++k) {
+            const Ints first = pick(m, q[k], p[k]), second = pick(m, p[k], q[k]);
+            p[k] = first, q[k] = second;
+        }
+        if (with_floats) {
+            const Floats first = pick(m, v, u), second = pick(m, u, v);
+            u = first, v = second;
+        }
+    }
+};
+
+// Number of a vertex of a dense level inside the cube (simplex::dense_index); bit i of `ones` is added to
+// v_i.
+template <int N>
+inline Ints dense_index_lanes(const Level<float>& level, const Ints* v, Ints ones) {
+    const Ints one = all(1u), a = all(static_cast<uint32_t>(level.a)),
+               k = all(static_cast<uint32_t>(level.k));
+    const Ints m = all(static_cast<uint32_t>(level.a + N * level.k)), zero = all(0u);
+    const Ints last = plus(v[N - 1], common(shifted(ones, N - 1), one));
+    Ints digit[N], t = last;
+    for (int i = 0; i < N - 1; ++i) {
+        const Ints e = minus(plus(v[i], common(shifted(ones, i), one)), last);
+        const Mask wraps = greater(zero, e);
+        digit[i] = pick(wraps, plus(e, a), e);
+        t = pick(wraps, plus(t, k), t);
+    }
+    t = pick(greater(zero, t), plus(t, m), t);
+    t = pick(greater(m, t), t, minus(t, m));
+    for (int i = N - 2; i >= 0; --i) t = plus(times(t, a), digit[i]);
+    return t;
+}
+
+template <Wanted W, int N>
+void locate_simplex(const Level<float>& level, Bounds bounds, const Points<float>& points, int groups, int,
+                    int, const Located<float>& out) {
+    constexpr int K = simplex::vertices(N);
+    constexpr bool slopes = W == Wanted::slopes;
+    if (bounds == Bounds::extend && level.dense) {
+        return scalar::locate_simplex<W, N>(level, bounds, points, groups, 0, K, out);
+    }
+    const Floats skew = all(simplex::skew<float>(N)), scale = all(level.scale);
+    for (int p = 0; p < groups * kGroup; p += kLanes) {
+        const int at = p / kGroup * K * kGroup + p % kGroup;
+        Floats y[N];
+        lattice_place<N>(level, points.x + p, points.stride, y);
+        Floats sum = y[0];
+        for (int i = 1; i < N; ++i) sum = plus(sum, y[i]);
+        for (int i = 0; i < N; ++i) y[i] = fused(skew, sum, y[i]);
+        LaneCell cell = cell_of_lanes<N>(y, bounds, points.valid[p / kGroup] >> (p % kGroup));
+
+        // Payload 0: what the hash changes by, or the axis as a bit; payload 1: the axis number.
+        Ints path[N][2], hash = all(0u);
+        Floats along[N], total = all(0.0f);
+        for (int i = 0; i < N; ++i) {
+            if (level.dense) {
+                path[i][0] = all(1u << i);
+            } else {
+                const Ints prime = all(hash_prime(i));
+                const Ints product = i == 0 ? cell.v[0] : times(cell.v[i], prime);
+                path[i][0] = exclusive(product, plus(product, prime));
+                hash = i == 0 ? product : exclusive(hash, product);
+            }
+            path[i][1] = all(static_cast<uint32_t>(i));
+            if (slopes) {
+                along[i] = load(points.u + i * points.stride + p);
+                total = i == 0 ? along[0] : plus(total, along[i]);
+            } else {
+                along[i] = total;
+            }
+        }
+        if (out.axes != nullptr) {
+            simplex::sorting_network<N>([&](int i, int j) {
+                Swapped<2>{cell.f[i], cell.f[j]}(path[i], path[j], along[i], along[j], slopes);
+            });
+            for (int k = 0; k < N; ++k)
+                store(out.axes + p / kGroup * N * kGroup + k * kGroup + p % kGroup, path[k][1]);
+        } else {
+            simplex::sorting_network<N>([&](int i, int j) {
+                Swapped<1>{cell.f[i], cell.f[j]}(path[i], path[j], along[i], along[j], slopes);
+            });
+        }
+
+        float* weight = out.weight + at;
+        if (slopes) {
+            store(weight, or_nan(cell, minus(all(-0.0f), times(scale, fused(skew, total, along[0])))));
+            for (int k = 1; k < N; ++k)
+                store(weight + k * kGroup, or_nan(cell, times(scale, minus(along[k - 1], along[k]))));
+            store(weight + N * kGroup, or_nan(cell, times(scale, fused(skew, total, along[N - 1]))));
+        } else {
+            store(weight, or_nan(cell, minus(all(1.0f), cell.f[0])));
+            for (int k = 1; k < N; ++k)
+                store(weight + k * kGroup, or_nan(cell, minus(cell.f[k - 1], cell.f[k])));
+            store(weight + N * kGroup, or_nan(cell, cell.f[N - 1]));
+        }
+
+        uint32_t* index = out.index + at;
+        if (level.dense) {
+            Ints ones = all(0u);
+            store(index, dense_index_lanes<N>(level, cell.v, ones));
+            for (int k = 0; k < N; ++k) {
+                ones = either(ones, path[k][0]);
+                store(index + (k + 1) * kGroup, dense_index_lanes<N>(level, cell.v, ones));
+            }
+        } else {
+            const Ints mask = all(level.mask);
+            store(index, common(hash, mask));
+            for (int k = 0; k < N; ++k) {
+                hash = exclusive(hash, path[k][0]);
+                store(index + (k + 1) * kGroup, common(hash, mask));
+            }
+        }
+    }
+}
+
+template <Wanted W, int N>
+void locate_grid(const Level<float>& level, Bounds bounds, const Points<float>& points, int groups, int first,
+                 int count, const Located<float>& out) {
+    if ((bounds == Bounds::extend && level.dense) || W == Wanted::slopes) {
+        return scalar::locate_grid<W, N>(level, bounds, points, groups, first, count, out);
+    }
+    // A vertex is a choice for each axis; those of the first three axes are combined once for all vertices.
+    constexpr int kLow = N < 3 ? N : 3, kLowVertices = 1 << kLow;
+    const Ints size = all(level.size), mask = all(level.mask);
+    for (int p = 0; p < groups * kGroup; p += kLanes) {
+        const int at = p / kGroup * count * kGroup + p % kGroup;
+        Floats y[N];
+        lattice_place<N>(level, points.x + p, points.stride, y);
+        const LaneCell cell = cell_of_lanes<N>(y, bounds, points.valid[p / kGroup] >> (p % kGroup));
+        Ints part[N][2];
+        Floats factor[N][2];
+        uint32_t stride = 1;
+        for (int i = 0; i < N; ++i) {
+            if (level.dense) {
+                part[i][0] = i == 0 ? cell.v[0] : times(cell.v[i], all(stride));
+                part[i][1] = plus(part[i][0], all(stride));
+                stride *= static_cast<uint32_t>(level.a);
+            } else {
+                part[i][0] = i == 0 ? cell.v[0] : times(cell.v[i], all(hash_prime(i)));
+                part[i][1] = plus(part[i][0], all(hash_prime(i)));
+            }
+            factor[i][0] = minus(all(1.0f), cell.f[i]);
+            factor[i][1] = cell.f[i];
+        }
+        const auto joined = [&](Ints a, Ints b) { return level.dense ? plus(a, b) : exclusive(a, b); };
+        Ints low_index[kLowVertices];
+        Floats low_weight[kLowVertices];
+        for (int k = 0; k < kLowVertices; ++k) {
+            low_index[k] = part[0][k & 1];
+            low_weight[k] = factor[0][k & 1];
+            for (int i = 1; i < kLow; ++i) {
+                low_index[k] = joined(low_index[k], part[i][k >> i & 1]);
+                low_weight[k] = times(low_weight[k], factor[i][k >> i & 1]);
+            }
+        }
+        for (int k = first; k < first + count; k += kLowVertices) {
+            for (int j = 0; j < kLowVertices; ++j) {
+                Ints index = low_index[j];
+                Floats weight = low_weight[j];
+                for (int i = kLow; i < N; ++i) {
+                    index = joined(index, part[i][k >> i & 1]);
+                    weight = times(weight, factor[i][k >> i & 1]);
+                }
+                index =
+                    level.dense ? pick(greater(size, index), index, minus(index, size)) : common(index, mask);
+                store(out.index + at + (k - first + j) * kGroup, index);
+                store(out.weight + at + (k - first + j) * kGroup, or_nan(cell, weight));
+            }
+        }
+    }
+}
+
+#endif
