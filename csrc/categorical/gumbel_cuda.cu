@@ -173,7 +173,7 @@ __global__ void __launch_bounds__(kMaxThreads, kFast ? kBlocksPerSm : 2) draw(Dr
 
 // Scores of rows that have been drawn, a warp a row.
 template <class T>
-__global__ void __launch_bounds__(kWarp) score(DrawJob job) {
+__global__ void __launch_bounds__(kWarp, 16) score(DrawJob job) {
     __shared__ Row<T> row;
     __shared__ bool exists;
     const HittingArgs& a = job.args;

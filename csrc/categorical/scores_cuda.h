@@ -98,8 +98,18 @@ __device__ void finish_scores(const Row<T>& row, int64_t vocab, int64_t tiles, c
     }
     sum = sum_of_warp(sum);
     first = sum_of_warp(first);
+    const bool empty = sum == 0;
+    const double log_sum = log(sum);
+    if (lane == 0) {
+        out[1] = empty ? 0.0 : log_sum - first / sum;
+        out[2] = second == most ? 0.0 : -expm1((second - most) / temperature) / sum;
+        out[3] = empty ? kMinusInfinity<double> : most / temperature + log_sum;
+    }
     if (token < 0) {
-        if (lane < kScoreCount) out[lane] = lane == 3 ? kMinusInfinity<double> : NAN;
+        if (lane == 0) {
+            out[0] = kMinusInfinity<double>;
+            out[4] = std::numeric_limits<double>::infinity();
+        }
         return;
     }
     // The token's own tile again, without it: 1 - p cancels where p is almost 1.
@@ -115,11 +125,7 @@ __device__ void finish_scores(const Row<T>& row, int64_t vocab, int64_t tiles, c
     }
     residual = sum_of_warp(residual);
     if (lane != 0) return;
-    const double log_sum = log(sum);
     out[0] = residual < 1 ? -log1p(residual) : scaled_difference(chosen, most, temperature) - log_sum;
-    out[1] = log_sum - first / sum;
-    out[2] = second == most ? 0.0 : -expm1((second - most) / temperature) / sum;
-    out[3] = most / temperature + log_sum;
     out[4] = residual;
 }
 

@@ -13,6 +13,12 @@ __device__ FD_NOINLINE double logit_at(const Row<T>& row, int64_t vocab, int64_t
     return j >= 0 && j < vocab ? static_cast<double>(row.at(j)) : kMinusInfinity<double>;
 }
 
+// z by the definition.
+template <class T>
+__device__ FD_NOINLINE double defined_z(const Row<T>& row, Stream stream, int64_t j) {
+    return perturbed_at(row, stream, j);
+}
+
 // z of a place of a block if it can reach `bar` (Bound::threshold), else -inf; stream block16.
 __device__ FD_NOINLINE inline double block_z(const RowKey& key, Bound bound, double temperature,
                                              uint32_t block, int place, double l, float bar) {
@@ -83,8 +89,7 @@ class Search {
         each_tile(
             [&](int, const TileSpan& span) {
                 for (int index = span.first + lane_; index < span.last; index += kWarp)
-                    own_.offer(perturbed_at(row_, stream, span.column + index),
-                               token_at(span.column + index));
+                    own_.offer(defined_z(row_, stream, span.column + index), token_at(span.column + index));
             },
             see);
     }

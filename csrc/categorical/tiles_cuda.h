@@ -72,13 +72,10 @@ __device__ inline void raise(float& most, float l) { most = fmaxf(most, l); }  /
 // lanes' loads start up to one vector early, which shifts the blocks that a lane meets, the same ones in all
 // rows of the tile. Only the ragged ends of the span are loaded one by one.
 template <class T>
-__device__ void plain_maxima(const TileRow<T>& row, const TileSpan& span, float* slots, int lane) {
+__device__ void plain_maxima(const T* tile, const TileSpan& span, float* slots, int lane) {
     constexpr int kGroup = 16 / sizeof(T), kParts = kOwnBlocks / kGroup;  // a vector; vectors of a row
     constexpr int kAhead = 4;                                             // loads under way together
-    const uintptr_t start =
-        reinterpret_cast<uintptr_t>(row.logits()) / sizeof(T) + static_cast<uintptr_t>(span.column);
-    const int shift = static_cast<int>(start % kGroup);
-    const T* tile = row.logits() + span.column;
+    const int shift = static_cast<int>(reinterpret_cast<uintptr_t>(tile) / sizeof(T) % kGroup);
     float most[kParts][kGroup];
     FD_UNROLL
     for (int p = 0; p < kParts; ++p) {
@@ -150,7 +147,7 @@ __device__ void block_maxima(const Row<T>& whole, const TileSpan& span, float* s
     const int lane = lane_of_thread();
     const TileRow<T> row(whole, span, lane);
     if (row.plain()) {
-        plain_maxima(row, span, slots, lane);
+        plain_maxima(whole.logits + span.column, span, slots, lane);
     } else {
         processed_maxima(row, span, slots, lane);
     }

@@ -159,7 +159,6 @@ bool close(double a, double b) {
 
 template <class T>
 bool scores_agree(const HittingArgs& a, const Row<T>& row, const Choice& best, double t, const double* out) {
-    if (best.token < 0) return std::isnan(out[0]) && out[3] == -INFINITY;
     double most = -INFINITY, second = -INFINITY, sum = 0, first = 0, residual = 0;
     const int64_t chosen = best.token - a.vocab_start;
     for (int64_t j = 0; j < a.vocab; ++j) {
@@ -172,11 +171,14 @@ bool scores_agree(const HittingArgs& a, const Row<T>& row, const Choice& best, d
         const double l = row.unfiltered(j), d = over(l, most), e = std::exp(d);
         sum += e;
         if (e > 0) first += e * d;
-        if (j != chosen && l > -INFINITY) residual += std::exp(over(l, row.unfiltered(chosen)));
+        if (best.token >= 0 && j != chosen && l > -INFINITY)
+            residual += std::exp(over(l, row.unfiltered(chosen)));
     }
-    const double want[] = {over(row.unfiltered(chosen), most) - std::log(sum), std::log(sum) - first / sum,
+    const bool drawn = best.token >= 0;
+    const double want[] = {drawn ? over(row.unfiltered(chosen), most) - std::log(sum) : -INFINITY,
+                           sum == 0 ? 0.0 : std::log(sum) - first / sum,
                            second == most ? 0.0 : -std::expm1(over(second, most)) / sum,
-                           most / t + std::log(sum), residual};
+                           sum == 0 ? -INFINITY : most / t + std::log(sum), drawn ? residual : INFINITY};
     return std::equal(want, want + kScoreCount, out, [](double x, double y) { return close(y, x); });
 }
 
