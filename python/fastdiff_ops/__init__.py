@@ -1,4 +1,4 @@
-"""Fast sampling for PyTorch: every diffusion solver is one fused operator call a step.
+"""Fast sampling for PyTorch: a step of a diffusion solver, a draw of tokens: one fused operator call each.
 
 Most names below are imported on first use: `fastdiff_ops.reference` and `show_versions` also work without the
 compiled library.
@@ -13,13 +13,14 @@ from ._version import __version__
 from .show_versions import show_versions
 
 if TYPE_CHECKING:
-    from . import ops, reference, schedules, solvers
+    from . import masked, ops, reference, schedules, solvers
     from .solvers import SolverTable, make_table, sample
 
 __all__ = [
     "SolverTable",
     "__version__",
     "make_table",
+    "masked",
     "ops",
     "reference",
     "sample",
@@ -28,7 +29,7 @@ __all__ = [
     "solvers",
 ]
 
-_MODULES = ("ops", "reference", "schedules", "solvers")
+_MODULES = ("masked", "ops", "reference", "schedules", "solvers")
 _HOMES = {"SolverTable": "solvers", "make_table": "solvers", "sample": "solvers"}
 
 
