@@ -17,7 +17,7 @@ Record = Callable[..., None]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="fewer cases and rounds: under 2 minutes")
+    parser.addoption("--quick", action="store_true", help="fewer cases and rounds: about 3 minutes")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
