@@ -169,8 +169,8 @@ bool scores_agree(const HittingArgs& a, const Row<T>& row, const Choice& best, d
     const auto over = [&](double x, double y) { return x == y ? 0.0 : (x - y) / t; };
     for (int64_t j = 0; j < a.vocab; ++j) {
         const double l = row.unfiltered(j), d = over(l, most), e = std::exp(d);
-        sum += e;
-        if (e > 0) first += e * d;
+        if (l > -INFINITY) sum += e;
+        if (l > -INFINITY && e > 0) first += e * d;
         if (best.token >= 0 && j != chosen && l > -INFINITY)
             residual += std::exp(over(l, row.unfiltered(chosen)));
     }
