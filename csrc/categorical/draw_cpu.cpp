@@ -48,10 +48,7 @@ Choice draw_one(const Row<T>& row, const DrawPlan& plan, double score_temperatur
     Scores<T> sums(row, score_temperature, tiling.first, scores == nullptr ? 0 : tiling.count);
     search(row, plan, tiling, keeps, scores == nullptr ? nullptr : &sums);
     for (const KeepBest& part : keeps) keeps[0].offer(part.best.z, part.best.token);
-    if (scores != nullptr) {
-        Tiles<T> tiles(row, plan.vocab);
-        sums.finish(keeps[0].best, tiles, scores);
-    }
+    if (scores != nullptr) sums.finish(keeps[0].best, scores);
     return keeps[0].best;
 }
 

@@ -6,11 +6,12 @@
 
 namespace fd::categorical {
 
-// Sums over part of a tile, with t = (l - most) / temperature, where t >= kLeastExponent.
+// Sums over part of a tile, with t = (l - most) / temperature; what equals `most` is counted, so that the
+// rest keeps its precision where it is tiny.
 struct ExpSums {
-    double sum;          // of exp(t)
-    double first;        // of t exp(t)
-    float most, second;  // the two largest l
+    double ties;        // l == most
+    double sum, first;  // of exp(t) and t exp(t), l < most and t >= kLeastExponent
+    float second;       // the largest l < most
 };
 constexpr float kLeastExponent = -86.0f;  // exp() of less is 0 to float32
 

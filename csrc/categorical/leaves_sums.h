@@ -8,7 +8,7 @@ constexpr float kRound = 0x1.8p23f;  // x + kRound - kRound is x rounded
 constexpr float kExp[4] = {0x1.10626ep-7f, 0x1.572a1ep-5f, 0x1.5557aep-3f, 0x1.fffdfcp-2f};
 
 struct ExpLanes {
-    alignas(64) float sum[kLanes], first[kLanes], most[kLanes], second[kLanes];
+    alignas(64) float ties[kLanes], sum[kLanes], first[kLanes], second[kLanes];
 };
 
 // Whole groups of kLanes.
@@ -16,19 +16,17 @@ inline void add_exps(const float* l, int n, float most, float per_temperature, E
 #if FD_LEVEL > 0
     constexpr int kVectors = kLanes / kWidth;
     const Floats top = broadcast(most), scale = broadcast(per_temperature);
-    Floats sum[kVectors], first[kVectors], m1[kVectors], m2[kVectors];
+    Floats ties[kVectors], sum[kVectors], first[kVectors], second[kVectors];
     for (int j = 0; j < kVectors; ++j) {
+        ties[j] = load(lanes.ties + kWidth * j);
         sum[j] = load(lanes.sum + kWidth * j);
         first[j] = load(lanes.first + kWidth * j);
-        m1[j] = load(lanes.most + kWidth * j);
-        m2[j] = load(lanes.second + kWidth * j);
+        second[j] = load(lanes.second + kWidth * j);
     }
     for (int i = 0; i < n; i += kLanes) {
 #pragma GCC unroll 4
         for (int j = 0; j < kVectors; ++j) {
             const Floats x = load(l + i + kWidth * j);
-            m2[j] = larger(smaller(m1[j], x), m2[j]);
-            m1[j] = larger(x, m1[j]);
             const Floats t = times(minus(x, top), scale);
             const Floats shifted = fused(t, broadcast(kLog2E), broadcast(kRound));
             const Floats whole = minus(shifted, broadcast(kRound));
@@ -37,22 +35,22 @@ inline void add_exps(const float* l, int n, float most, float per_temperature, E
             q = fused(q, r, broadcast(kExp[2]));
             q = fused(q, r, broadcast(kExp[3]));
             q = plus(fused(q, times(r, r), r), broadcast(1.0f));
-            accumulate(times_power(q, shifted), t, sum[j], first[j]);
+            accumulate(x, top, t, times_power(q, shifted), ties[j], sum[j], first[j], second[j]);
         }
     }
     for (int j = 0; j < kVectors; ++j) {
+        store(lanes.ties + kWidth * j, ties[j]);
         store(lanes.sum + kWidth * j, sum[j]);
         store(lanes.first + kWidth * j, first[j]);
-        store(lanes.most + kWidth * j, m1[j]);
-        store(lanes.second + kWidth * j, m2[j]);
+        store(lanes.second + kWidth * j, second[j]);
     }
 #else
     for (int i = 0; i < n; ++i) {
         const int k = i % kLanes;
-        const float x = l[i], m1 = lanes.most[k];
-        const float lower = m1 < x ? m1 : x;  // x where x is NaN
-        lanes.second[k] = lower > lanes.second[k] ? lower : lanes.second[k];
-        lanes.most[k] = x > m1 ? x : m1;
+        const float x = l[i];
+        if (x == most) lanes.ties[k] += 1;
+        if (!(x < most)) continue;
+        lanes.second[k] = x > lanes.second[k] ? x : lanes.second[k];
         const float t = (x - most) * per_temperature;
         if (!(t >= kLeastExponent)) continue;
         const float shifted = fma(t, kLog2E, kRound), whole = shifted - kRound;
@@ -72,8 +70,8 @@ inline void add_exps(const float* l, int n, float most, float per_temperature, E
 void exp_sums(const float* l, int n, float most, float per_temperature, ExpSums& out) {
     ExpLanes lanes;
     for (int k = 0; k < kLanes; ++k) {
-        lanes.sum[k] = lanes.first[k] = 0;
-        lanes.most[k] = lanes.second[k] = kMinusInfinity<float>;
+        lanes.ties[k] = lanes.sum[k] = lanes.first[k] = 0;
+        lanes.second[k] = kMinusInfinity<float>;
     }
     const int whole = n / kLanes * kLanes;
     add_exps(l, whole, most, per_temperature, lanes);
@@ -82,16 +80,11 @@ void exp_sums(const float* l, int n, float most, float per_temperature, ExpSums&
         for (int k = 0; k < kLanes; ++k) rest[k] = whole + k < n ? l[whole + k] : kMinusInfinity<float>;
         add_exps(rest, kLanes, most, per_temperature, lanes);
     }
-    double sum = 0, first = 0;
-    out.most = out.second = kMinusInfinity<float>;
+    out = {0, 0, 0, kMinusInfinity<float>};
     for (int k = 0; k < kLanes; ++k) {
-        sum += static_cast<double>(lanes.sum[k]);
-        first += static_cast<double>(lanes.first[k]);
-        const float lower = lanes.most[k] < out.most ? lanes.most[k] : out.most;
-        out.second = lower > out.second ? lower : out.second;
+        out.ties += static_cast<double>(lanes.ties[k]);
+        out.sum += static_cast<double>(lanes.sum[k]);
+        out.first += static_cast<double>(lanes.first[k]);
         out.second = lanes.second[k] > out.second ? lanes.second[k] : out.second;
-        out.most = lanes.most[k] > out.most ? lanes.most[k] : out.most;
     }
-    out.sum = sum;
-    out.first = first;
 }

@@ -15,7 +15,6 @@ inline void store(float* p, Floats x) { _mm512_storeu_ps(p, x); }
 inline Floats larger(Floats x, Floats most) { return _mm512_max_ps(x, most); }  // `most` where x is NaN
 inline float largest(Floats x) { return _mm512_reduce_max_ps(x); }
 inline Floats broadcast(float x) { return _mm512_set1_ps(x); }
-inline Floats smaller(Floats least, Floats x) { return _mm512_min_ps(least, x); }  // x where x is NaN
 inline Floats plus(Floats a, Floats b) { return _mm512_add_ps(a, b); }
 inline Floats minus(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
 inline Floats times(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
@@ -25,8 +24,13 @@ inline Floats times_power(Floats q, Floats shifted) {
     const __m512i power = _mm512_slli_epi32(_mm512_castps_si512(shifted), 23);
     return _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(q), power));
 }
-inline void accumulate(Floats e, Floats t, Floats& sum, Floats& first) {
-    const __mmask16 counts = _mm512_cmp_ps_mask(t, _mm512_set1_ps(kLeastExponent), _CMP_GE_OQ);
+inline void accumulate(Floats x, Floats top, Floats t, Floats e, Floats& ties, Floats& sum, Floats& first,
+                       Floats& second) {
+    const __mmask16 ties_here = _mm512_cmp_ps_mask(x, top, _CMP_EQ_OQ);
+    const __mmask16 below = _mm512_cmp_ps_mask(x, top, _CMP_LT_OQ);
+    const __mmask16 counts = _mm512_mask_cmp_ps_mask(below, t, _mm512_set1_ps(kLeastExponent), _CMP_GE_OQ);
+    ties = _mm512_mask_add_ps(ties, ties_here, ties, _mm512_set1_ps(1.0f));
+    second = _mm512_mask_max_ps(second, below, x, second);
     sum = _mm512_mask_add_ps(sum, counts, sum, e);
     first = _mm512_mask3_fmadd_ps(e, t, first, counts);
 }
@@ -59,7 +63,6 @@ inline float largest(Floats x) {
     return most;
 }
 inline Floats broadcast(float x) { return _mm256_set1_ps(x); }
-inline Floats smaller(Floats least, Floats x) { return _mm256_min_ps(least, x); }
 inline Floats plus(Floats a, Floats b) { return _mm256_add_ps(a, b); }
 inline Floats minus(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
 inline Floats times(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
@@ -68,8 +71,13 @@ inline Floats times_power(Floats q, Floats shifted) {
     const __m256i power = _mm256_slli_epi32(_mm256_castps_si256(shifted), 23);
     return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(q), power));
 }
-inline void accumulate(Floats e, Floats t, Floats& sum, Floats& first) {
-    const __m256 counts = _mm256_cmp_ps(t, _mm256_set1_ps(kLeastExponent), _CMP_GE_OQ);
+inline void accumulate(Floats x, Floats top, Floats t, Floats e, Floats& ties, Floats& sum, Floats& first,
+                       Floats& second) {
+    const __m256 below = _mm256_cmp_ps(x, top, _CMP_LT_OQ);
+    const __m256 large = _mm256_cmp_ps(t, _mm256_set1_ps(kLeastExponent), _CMP_GE_OQ);
+    const __m256 counts = _mm256_and_ps(below, large);
+    ties = _mm256_add_ps(ties, _mm256_and_ps(_mm256_cmp_ps(x, top, _CMP_EQ_OQ), _mm256_set1_ps(1.0f)));
+    second = _mm256_blendv_ps(second, _mm256_max_ps(x, second), below);
     sum = _mm256_blendv_ps(sum, _mm256_add_ps(sum, e), counts);
     first = _mm256_blendv_ps(first, _mm256_fmadd_ps(e, t, first), counts);
 }

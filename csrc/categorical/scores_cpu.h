@@ -9,10 +9,12 @@
 
 namespace fd::categorical {
 
-// Of one tile, with t = (l - most) / temperature.
+// As ExpSums, of the finite logits.
 struct TileSums {
     double most = kMinusInfinity<double>, second = kMinusInfinity<double>;
-    double sum = 0, first = 0;  // of exp(t), of t exp(t)
+    double ties = 0, sum = 0, first = 0;
+
+    double total() const { return ties + sum; }
 };
 
 template <class T>
@@ -24,35 +26,28 @@ class Scores {
     // `most`: the largest logit of the loaded tile.
     void see(int64_t tile, Tiles<T>& tiles, float most) {
         const TileRange& range = tiles.range();
-        sums_[tile - first_tile_] =
-            vectorised(most) ? of_floats(tiles.all(), range.last - range.first, most)
-                             : of_values(range.column + range.first, range.column + range.last, -1);
+        sums_[tile - first_tile_] = vectorised(most)
+                                        ? of_floats(tiles.all(), range.last - range.first, most)
+                                        : of_values(range.column + range.first, range.column + range.last);
     }
 
-    void finish(const Choice& best, Tiles<T>& tiles, double* out) {
+    void finish(const Choice& best, double* out) const {
         TileSums all;
         for (const TileSums& part : sums_) merge(all, part);
-        const bool empty = all.sum == 0;
-        const double log_sum = std::log(all.sum);
-        out[1] = empty ? 0.0 : log_sum - all.first / all.sum;
-        out[2] = all.second == all.most ? 0.0 : -std::expm1((all.second - all.most) / temperature_) / all.sum;
-        out[3] = empty ? kMinusInfinity<double> : all.most / temperature_ + log_sum;
-        if (best.token < 0) {
-            out[0] = kMinusInfinity<double>;
-            out[4] = std::numeric_limits<double>::infinity();
-            return;
-        }
-        // The token's own tile again, without it: 1 - p cancels where p is almost 1.
-        const int64_t tile = best.token / kTile, column = best.token - row_.vocab_start;
-        TileSums& own = sums_[tile - first_tile_];
-        own = without(tile, column, tiles, own);
-        const double chosen = static_cast<double>(row_.unfiltered(column));
-        double residual = 0;
-        for (const TileSums& part : sums_) {
-            if (part.sum > 0) residual += part.sum * std::exp(difference(part.most, chosen));
-        }
-        out[0] = residual < 1 ? -std::log1p(residual) : difference(chosen, all.most) - log_sum;
-        out[4] = residual;
+        const bool empty = all.ties == 0;
+        const double total = all.total();
+        const double log_total = all.ties == 1 ? std::log1p(all.sum) : std::log(total);
+        out[0] = kMinusInfinity<double>;
+        out[1] = empty ? 0.0 : log_total - all.first / total;
+        out[2] = all.ties == 1 ? -std::expm1(difference(all.second, all.most)) / total : 0.0;
+        out[3] = empty ? kMinusInfinity<double> : all.most / temperature_ + log_total;
+        out[4] = std::numeric_limits<double>::infinity();
+        if (best.token < 0) return;
+        const double chosen = static_cast<double>(row_.unfiltered(best.token - row_.vocab_start));
+        // 1 - p would cancel where p is almost 1.
+        out[4] =
+            chosen == all.most ? all.ties - 1 + all.sum : total * std::exp(difference(all.most, chosen)) - 1;
+        out[0] = out[4] < 1 ? -std::log1p(out[4]) : difference(chosen, all.most) - log_total;
     }
 
   private:
@@ -67,19 +62,20 @@ class Scores {
         if (most == kMinusInfinity<float>) return {};
         ExpSums s;
         leaves().exp_sums(l, n, most, static_cast<float>(1 / temperature_), s);
-        return {static_cast<double>(most), static_cast<double>(s.second), s.sum, s.first};
+        return {static_cast<double>(most), static_cast<double>(s.second), s.ties, s.sum, s.first};
     }
 
-    TileSums of_values(int64_t column, int64_t last, int64_t without) const {
+    TileSums of_values(int64_t column, int64_t last) const {
         TileSums s;
-        for (int64_t j = column; j < last; ++j) {
-            const double l = j == without ? kMinusInfinity<double> : static_cast<double>(row_.unfiltered(j));
-            s.second = std::max(s.second, std::min(s.most, l));
-            s.most = std::max(s.most, l);
-        }
+        for (int64_t j = column; j < last; ++j)
+            s.most = std::max(s.most, static_cast<double>(row_.unfiltered(j)));
         for (int64_t j = column; j < last && s.most > kMinusInfinity<double>; ++j) {
             const double l = static_cast<double>(row_.unfiltered(j));
-            if (j == without || l == kMinusInfinity<double>) continue;
+            if (l == s.most) {
+                ++s.ties;
+                continue;
+            }
+            s.second = std::max(s.second, l);
             const double t = difference(l, s.most), e = std::exp(t);
             s.sum += e;
             s.first += e > 0 ? e * t : 0.0;
@@ -87,30 +83,23 @@ class Scores {
         return s;
     }
 
-    TileSums without(int64_t tile, int64_t column, Tiles<T>& tiles, const TileSums& own) {
-        tiles.load(tile);
-        const TileRange& range = tiles.range();
-        const int64_t first = range.column + range.first, last = range.column + range.last;
-        if (!vectorised(static_cast<float>(own.most))) return of_values(first, last, column);
-        alignas(64) float l[kTile];
-        const int n = static_cast<int>(last - first);
-        std::copy_n(tiles.all(), n, l);
-        const bool was_most = static_cast<double>(l[column - first]) == own.most;
-        l[column - first] = kMinusInfinity<float>;
-        return of_floats(l, n, static_cast<float>(was_most ? own.second : own.most));
-    }
-
     void merge(TileSums& all, const TileSums& part) const {
-        if (part.sum == 0) return;
+        if (part.ties == 0) return;
         const bool higher = part.most > all.most;
         const TileSums low = higher ? all : part;
         if (higher) all = part;
+        if (low.most == all.most) {
+            all.second = std::max(all.second, low.second);
+            all.ties += low.ties;
+            all.sum += low.sum;
+            all.first += low.first;
+            return;
+        }
         all.second = std::max(all.second, low.most);
-        if (low.sum == 0) return;
         const double shift = difference(low.most, all.most), scale = std::exp(shift);
         if (scale == 0) return;
-        all.sum += low.sum * scale;
-        all.first += (low.first + low.sum * shift) * scale;
+        all.sum += low.total() * scale;
+        all.first += (low.first + low.total() * shift) * scale;
     }
 
     const Row<T>& row_;

@@ -75,8 +75,6 @@ class Search {
         }
     }
 
-    Tiles<T>& tiles() { return tiles_; }
-
   private:
     static constexpr int kGroup = 32;  // tiles whose bounds are known before the first is refined
 
