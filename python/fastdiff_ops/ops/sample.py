@@ -13,6 +13,7 @@ from . import _rows
 from ._rows import Seeds
 from .categorical import MAX_DRAWS
 from .inverse_cdf import inverse_cdf
+from .random import _integer
 from .threshold import row_filters, threshold_of_rows
 
 if TYPE_CHECKING:
@@ -214,8 +215,9 @@ def _request_rng(
     if rng is None and isinstance(seed, Tensor) and seed.dim() > 0 and seed.device == logits.device:
         seeds = _rows.ids("seed", seed, n_rows, logits)
         assert seeds is not None
+        number = 0 if isinstance(offset, Tensor) else _integer("offset", offset, 0, 1 << 32)
         zero = torch.zeros_like(seeds)
-        state = torch.stack([seeds, zero if isinstance(offset, Tensor) else zero + offset, zero], 1)
+        state = torch.stack([seeds, zero + number, zero], 1)
     else:
         number = 0 if isinstance(offset, Tensor) else offset
         state = _rows.rng_of(seed, rng, number, n_rows, logits, "requests")
