@@ -77,38 +77,35 @@ STABLE_TORCH_LIBRARY(FD_NAMESPACE, m) {
 
     // simplex: multiresolution encodings of points, [N, L F], and what they are differentiated to: along a
     // direction u, towards the points (vjp_x) and the table (vjp_table, and of the derivative along u).
+    // `deterministic` is for gradients towards the table, also those of operators that compute none.
     m.def(
-        "simplex_encode(Tensor x, Tensor table, float[] scales, float[] shifts, int[] layout, int bounds, "
-        "int max_level, ScalarType? out_dtype) -> Tensor");
+        "simplex_encode(Tensor x, Tensor table, float[] scales, float[] shifts, "
+        "int[] layout, int bounds, int max_level, bool deterministic, ScalarType? out_dtype) -> Tensor");
     m.def(
-        "simplex_encode_jvp(Tensor x, Tensor table, Tensor u, float[] scales, float[] shifts, int[] layout, "
-        "int bounds, int max_level, ScalarType? out_dtype) -> Tensor");
+        "simplex_encode_jvp(Tensor x, Tensor table, Tensor u, float[] scales, float[] shifts, "
+        "int[] layout, int bounds, int max_level, bool deterministic, ScalarType? out_dtype) -> Tensor");
     m.def(
-        "simplex_encode_vjp_x(Tensor x, Tensor table, Tensor grad, float[] scales, float[] shifts, int[] "
-        "layout, "
-        "int bounds, int max_level) -> Tensor");
+        "simplex_encode_vjp_x(Tensor x, Tensor table, Tensor grad, float[] scales, float[] shifts, "
+        "int[] layout, int bounds, int max_level, bool deterministic) -> Tensor");
     m.def(
-        "simplex_encode_vjp_table(Tensor x, Tensor grad, float[] scales, float[] shifts, int[] layout, "
-        "int n_entries, int bounds, int max_level, bool deterministic) -> Tensor");
+        "simplex_encode_vjp_table(Tensor x, Tensor grad, float[] scales, float[] shifts, "
+        "int[] layout, int n_entries, int bounds, int max_level, bool deterministic) -> Tensor");
     m.def(
-        "simplex_encode_vjp_table_u(Tensor x, Tensor u, Tensor grad, float[] scales, float[] shifts, int[] "
-        "layout, "
-        "int n_entries, int bounds, int max_level, bool deterministic) -> Tensor");
+        "simplex_encode_vjp_table_u(Tensor x, Tensor u, Tensor grad, float[] scales, float[] shifts, "
+        "int[] layout, int n_entries, int bounds, int max_level, bool deterministic) -> Tensor");
     m.def(
-        "grid_encode(Tensor x, Tensor table, float[] scales, float[] shifts, int[] layout, int bounds, "
-        "int max_level, ScalarType? out_dtype) -> Tensor");
+        "grid_encode(Tensor x, Tensor table, float[] scales, float[] shifts, "
+        "int[] layout, int bounds, int max_level, bool deterministic, ScalarType? out_dtype) -> Tensor");
     m.def(
-        "grid_encode_jvp(Tensor x, Tensor table, Tensor u, float[] scales, float[] shifts, int[] layout, "
-        "int bounds, int max_level, ScalarType? out_dtype) -> Tensor");
+        "grid_encode_jvp(Tensor x, Tensor table, Tensor u, float[] scales, float[] shifts, "
+        "int[] layout, int bounds, int max_level, bool deterministic, ScalarType? out_dtype) -> Tensor");
     m.def(
-        "grid_encode_vjp_x(Tensor x, Tensor table, Tensor grad, float[] scales, float[] shifts, int[] "
-        "layout, "
-        "int bounds, int max_level) -> Tensor");
+        "grid_encode_vjp_x(Tensor x, Tensor table, Tensor grad, float[] scales, float[] shifts, "
+        "int[] layout, int bounds, int max_level, bool deterministic) -> Tensor");
     m.def(
-        "grid_encode_vjp_table(Tensor x, Tensor grad, float[] scales, float[] shifts, int[] layout, "
-        "int n_entries, int bounds, int max_level, bool deterministic) -> Tensor");
+        "grid_encode_vjp_table(Tensor x, Tensor grad, float[] scales, float[] shifts, "
+        "int[] layout, int n_entries, int bounds, int max_level, bool deterministic) -> Tensor");
     m.def(
-        "grid_encode_vjp_table_u(Tensor x, Tensor u, Tensor grad, float[] scales, float[] shifts, int[] "
-        "layout, "
-        "int n_entries, int bounds, int max_level, bool deterministic) -> Tensor");
+        "grid_encode_vjp_table_u(Tensor x, Tensor u, Tensor grad, float[] scales, float[] shifts, "
+        "int[] layout, int n_entries, int bounds, int max_level, bool deterministic) -> Tensor");
 }

@@ -218,21 +218,21 @@ Tensor features(Lattice lattice, const Tensor& x, const Tensor& table, const Ten
 template <Lattice lattice>
 Tensor encode_op(const Tensor& x, const Tensor& table, const std::vector<double>& scales,
                  const std::vector<double>& shifts, const std::vector<int64_t>& layout, int64_t bounds,
-                 int64_t max_level, std::optional<ScalarType> out_dtype) {
+                 int64_t max_level, bool, std::optional<ScalarType> out_dtype) {
     return features(lattice, x, table, nullptr, {scales, shifts, layout}, bounds, max_level, out_dtype);
 }
 
 template <Lattice lattice>
 Tensor jvp_op(const Tensor& x, const Tensor& table, const Tensor& u, const std::vector<double>& scales,
               const std::vector<double>& shifts, const std::vector<int64_t>& layout, int64_t bounds,
-              int64_t max_level, std::optional<ScalarType> out_dtype) {
+              int64_t max_level, bool, std::optional<ScalarType> out_dtype) {
     return features(lattice, x, table, &u, {scales, shifts, layout}, bounds, max_level, out_dtype);
 }
 
 template <Lattice lattice>
 Tensor vjp_x_op(const Tensor& x, const Tensor& table, const Tensor& grad, const std::vector<double>& scales,
                 const std::vector<double>& shifts, const std::vector<int64_t>& layout, int64_t bounds,
-                int64_t max_level) {
+                int64_t max_level, bool) {
     const LevelLists lists{scales, shifts, layout};
     const Tensor entries = torch::stable::contiguous(table), upstream = torch::stable::contiguous(grad);
     const EncodeCall call = bind(lattice, x, entries, lists, bounds, max_level);
