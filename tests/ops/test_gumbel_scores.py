@@ -7,6 +7,7 @@ import torch
 from fastdiff_ops import ops
 from fastdiff_ops.ops import make_rng
 from fastdiff_ops.reference.categorical import draw_statistics
+from fastdiff_ops.reference.exact import fma
 from ops.categorical_cases import (
     BF16,
     DTYPES,
@@ -226,3 +227,42 @@ def test_empty(backend, shape) -> None:
     assert ops.sample_with_scores(logits, seed=1).entropy.shape == shape[:-1]
     none = torch.empty(0, dtype=torch.int64, device=backend.device)
     assert ops.gumbel_argmax(torch.zeros(4, 5, device=backend.device), seed=1, rows=none).shape == (0,)
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_guidance_is_rounded_once(backend, dtype) -> None:
+    """l = fma(w + 1, c - u, u) to the last bit, in float32 (float64 for float64): z is l where T = 0."""
+    generator = torch.Generator().manual_seed(2)
+    logits, uncond = ((3 * torch.randn(400, 3, generator=generator, dtype=F64)).to(dtype) for _ in range(2))
+    w = 4 * torch.randn(400, generator=generator)
+    kind = F64 if dtype == F64 else F32
+    c, u = logits.to(kind), uncond.to(kind)
+    factor = (w.to(kind) + 1)[:, None]
+    want = fma(factor, c - u, u)
+    if dtype in (F32, F64):
+        assert (want != factor * (c - u) + u).double().mean() > 0.1, "these rows can tell"
+    x, other, scale = (t.to(backend.device) for t in (logits, uncond, w))
+    for method in ("lazy", "full"):
+        options = {"uncond_logits": other, "cfg_scale": scale, "method": method, "return_score": True}
+        _, z = ops.gumbel_argmax(x, 0, **options)
+        assert_same((z,), (want.double().max(1).values,))
+
+
+@pytest.mark.emulated
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("vocab", [3, 300, 4100])
+def test_what_equals_the_threshold_is_drawn(backend, dtype, vocab) -> None:
+    """Logits 0, 1, 2, 0, ... with thresholds 0, 1, 2 and just above them."""
+    logits = (torch.arange(vocab) % 3).to(dtype).expand(30, vocab).to(backend.device)
+    kind = F64 if dtype == F64 else F32
+    level = torch.tensor([0.0, 1.0, 2.0], dtype=kind).repeat(10)
+    above = torch.nextafter(level, torch.full_like(level, torch.inf))
+    for floor, lowest in ((level, level), (above, level + 1)):
+        for method in ("lazy", "full"):
+            tokens = ops.gumbel_argmax(
+                logits, 30.0, seed=3, threshold=floor.to(backend.device), method=method
+            ).cpu()
+            drawn = torch.where(tokens < 0, 9, tokens % 3)
+            least = drawn.view(10, 3).min(0).values
+            assert torch.equal(least, torch.where(lowest[:3] > 2, 9.0, lowest[:3]).long())
