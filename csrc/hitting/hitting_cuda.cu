@@ -25,7 +25,7 @@ namespace {
 constexpr int kThreads = 256;
 constexpr int kMaxThreads = 1024;
 constexpr int64_t kSharedLength = 8192;  // 96 KiB, which every architecture since 8.0 has
-constexpr int64_t kMaxSorting = 128;     // blocks with a part of the scratch memory
+constexpr int64_t kMaxSorting = 32;      // blocks with a part of the scratch memory
 constexpr int kEntryBytes = sizeof(uint64_t) + sizeof(int32_t);
 constexpr unsigned kWarp = 0xffffffffu;
 
@@ -53,8 +53,8 @@ struct Entries {
     }
 };
 
-// Gathers the positions that are wanted, in any order; returns how many. The caller's next barrier must come
-// before the next call.
+// Gathers the positions that are wanted, in any order; returns how many. It begins with a barrier, so what
+// the entries held before has been read by all; the caller's next barrier must come before the next call.
 template <class KeyOf>
 __device__ int64_t gather(const bool* wanted, int64_t length, const Entries& entries, const KeyOf& key_of) {
     __shared__ int gathered;
@@ -122,7 +122,6 @@ __global__ void __launch_bounds__(kMaxThreads)
             u[b * length + i] = i < n ? hit_uniform(entries.key[i]) : 0.0;
         }
         if (threadIdx.x == 0) count[b] = static_cast<int32_t>(n);
-        __syncthreads();  // the entries have been read
     }
 }
 
@@ -197,12 +196,9 @@ __global__ void __launch_bounds__(kMaxThreads)
         for (int64_t i = threadIdx.x; i < s.length; i += blockDim.x) out[i] = false;
         const int64_t n = gather(s.candidate + b * s.length, s.length, entries,
                                  [&](int32_t position) { return s.key(b, position); });
-        if (n > 0) {
-            sort(entries, n);
-            const int64_t taken = prefix_length(s, b, entries, n);
-            for (int64_t i = threadIdx.x; i < taken; i += blockDim.x) out[entries.position[i]] = true;
-        }
-        __syncthreads();  // entries and the length of the prefix have been read
+        sort(entries, n);
+        const int64_t taken = n > 0 ? prefix_length(s, b, entries, n) : 0;
+        for (int64_t i = threadIdx.x; i < taken; i += blockDim.x) out[entries.position[i]] = true;
     }
 }
 
