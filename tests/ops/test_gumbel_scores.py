@@ -6,7 +6,7 @@ import pytest
 import torch
 from fastdiff_ops import ops
 from fastdiff_ops.ops import make_rng
-from fastdiff_ops.reference.categorical import draw_statistics
+from fastdiff_ops.reference.categorical import draw_statistics, perturbed_logits, processed_logits
 from fastdiff_ops.reference.exact import fma
 from ops.categorical_cases import (
     BF16,
@@ -242,6 +242,7 @@ def test_guidance_is_rounded_once(backend, dtype) -> None:
     want = fma(factor, c - u, u)
     if dtype in (F32, F64):
         assert (want != factor * (c - u) + u).double().mean() > 0.1, "these rows can tell"
+    assert_same((processed_logits(logits, None, uncond, w, None, None, None),), (want,))
     x, other, scale = (t.to(backend.device) for t in (logits, uncond, w))
     for method in ("lazy", "full"):
         options = {"uncond_logits": other, "cfg_scale": scale, "method": method, "return_score": True}
@@ -259,6 +260,8 @@ def test_what_equals_the_threshold_is_drawn(backend, dtype, vocab) -> None:
     level = torch.tensor([0.0, 1.0, 2.0], dtype=kind).repeat(10)
     above = torch.nextafter(level, torch.full_like(level, torch.inf))
     for floor, lowest in ((level, level), (above, level + 1)):
+        kept = perturbed_logits(logits.cpu().to(kind), floor, torch.zeros(30), torch.zeros(())) > -torch.inf
+        assert torch.equal(kept, logits.cpu().to(kind) >= lowest[:, None])
         for method in ("lazy", "full"):
             tokens = ops.gumbel_argmax(
                 logits, 30.0, seed=3, threshold=floor.to(backend.device), method=method
