@@ -18,6 +18,8 @@ void gather(const void* table, const uint32_t* index, const float* weight, int v
 
 #else
 
+#include "simplex/lanes_level.h"  // of the files of a level this one is included first
+
 inline __m128 row_of_four(const float* p) { return _mm_loadu_ps(p); }
 inline __m128i eight_bytes(const void* p) { return _mm_loadl_epi64(static_cast<const __m128i*>(p)); }
 inline __m128 row_of_four(const half* p) { return _mm_cvtph_ps(eight_bytes(p)); }

@@ -25,8 +25,6 @@ void locate_grid(const Level<float>& level, Bounds bounds, const Points<float>& 
 
 #else
 
-#include "simplex/lanes_level.h"
-
 struct LaneCell {
     Ints v[kMaxAxes];
     Floats f[kMaxAxes];
