@@ -217,3 +217,13 @@ def test_gpu_check_judges_a_stage(
     stage = gpu_check.run_pytest("stage", [], ["-q", str(tmp_path)], 3.0 if "sleep" in code else 60.0)
     assert (stage.status, stage.detail[: len(detail)]) == (status, detail)
     assert status in gpu_check.table([stage], [{"name": "b", "median_us": 1.5, "gb_s": 3}])
+
+
+def test_gpu_check_judges_draws() -> None:
+    draw = {"name": "d", "job": "draw", "shape": "1024x126464 flat", "dtype": "bfloat16", "median_us": 100.0}
+    results = [{**draw, "competitor": "block16", "times_reading": times} for times in (1.2, 1.5)]
+    results += [{**draw, "competitor": "element", "times_reading": 1.0}, {"name": "b", "median_us": 1.5}]
+    first, second = gpu_check.judge_draws(results)
+    assert first == "draw 1024x126464 bfloat16 flat: 1.2 x reading, aim 1.4: reached"
+    assert second.endswith("missed")
+    assert first in gpu_check.table([], results)

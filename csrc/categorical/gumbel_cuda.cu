@@ -13,14 +13,15 @@
 //   block16, bf16    2 bytes a logit: 1.5e12 logits/s. Issue: 2 to 3 instructions a logit (widen, maximum, an
 //                    eighth of a load; 1/16 of a bound with its 1/8 Philox call): 10e12 logits/s. Memory
 //                    bound; expected 80 to 90 % of the bandwidth of a copy: 1024 x 126464 in 100 us.
-//                    In flight: 8 loads x 16 B x 1024 lanes = 128 KiB an SM, Little asks for 25.
+//                    In flight: 4 loads x 16 B x 768 lanes = 48 KiB an SM, Little asks for 20.
 //   element, bf16    8 lane instructions of Philox a logit and 9 of bounds: 1.7e12/s, close to the memory's.
 //   processed        logits are loaded one by one, coalesced; with guidance and bias 8 bytes and some 15
 //                    instructions a logit: still the memory, 60 to 70 % of a copy.
-//   scores           the tile twice more, from L2, and an exponential: 25 instructions, 1.1e12 logits/s.
+//   scores           the tile twice more, from L2, and an exponential: 25 instructions, 1.1e12 logits/s; a
+//                    second launch, a warp a row, merges the tiles.
 //   refinement       per row 8 + 5 to 30 blocks, each 0.5e3 instructions of a warp in chains of some 4e3
 //   cycles;
-//                    other resident blocks (4 an SM, 64 registers, at most 33 KiB) stream meanwhile.
+//                    other resident blocks (3 an SM, 80 registers, at most 33 KiB) stream meanwhile.
 //   one row          latency: launch, two round trips to memory, 2 to 3 refinements of 2 us, the ticket: 10
 //   us.
 #include <algorithm>
