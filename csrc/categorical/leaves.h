@@ -27,8 +27,10 @@ struct BlockSearch {
 };
 
 struct Leaves {
-    // Prefixes of `blocks` (a multiple of 32) Philox blocks from `first` on, eight each.
-    void (*prefixes)(const PhiloxStream& stream, uint32_t first, int blocks, uint16_t* out);
+    // Prefixes of `blocks` (a multiple of 32) Philox blocks from `first` on, eight each. Meanwhile the memory
+    // that is read next is asked for: `bytes` from `ahead` on for every 32 blocks.
+    void (*prefixes)(const PhiloxStream& stream, uint32_t first, int blocks, uint16_t* out, uintptr_t ahead,
+                     int bytes);
     // Strided by type: f16, bf16, f32. l(i, r) = p[kStride i + r], i < rows. NaN is not a maximum.
     void (*column_maxima[3])(const void* p, int rows, float* most);  // most[r] = max(most[r], max_i l(i, r))
     void (*row_maxima[3])(const void* p, int rows, float* most);     // most[i] = max_r l(i, r)

@@ -2,9 +2,15 @@
 
 // ---- Philox: a 64-bit lane carries one word, with left-overs above that the multiplier ignores
 
+inline void ask_for(uintptr_t& ahead, int bytes) {
+    for (int i = 0; i < bytes; i += 64)
+        __builtin_prefetch(reinterpret_cast<const void*>(ahead + static_cast<uintptr_t>(i)));
+    ahead += static_cast<uintptr_t>(bytes);
+}
+
 #if FD_LEVEL == 2
 // Lanes hold counters 0 4 1 5 2 6 3 7, so that unpacking puts consecutive blocks together.
-void prefixes(const PhiloxStream& s, uint32_t first, int blocks, uint16_t* out) {
+void prefixes(const PhiloxStream& s, uint32_t first, int blocks, uint16_t* out, uintptr_t ahead, int bytes) {
     constexpr int kWays = 4;  // independent chains hide the multiplier's latency
     uint64_t keys[2][10];
     for (uint32_t round = 0, k0 = s.key0, k1 = s.key1; round < 10;
@@ -17,6 +23,7 @@ void prefixes(const PhiloxStream& s, uint32_t first, int blocks, uint16_t* out) 
     const __m512i row_low = _mm512_set1_epi64(s.row_low), row_high = _mm512_set1_epi64(s.row_high);
     const __m512i offset = _mm512_set1_epi64(s.offset);
     for (int b = 0; b < blocks; b += 8 * kWays) {
+        ask_for(ahead, bytes);
         __m512i c0[kWays], c1[kWays], c2[kWays], c3[kWays];
         for (int j = 0; j < kWays; ++j) {
             const uint32_t index = s.tag_bits | (first + static_cast<uint32_t>(b + 8 * j));
@@ -50,11 +57,12 @@ void prefixes(const PhiloxStream& s, uint32_t first, int blocks, uint16_t* out) 
     }
 }
 #elif FD_LEVEL == 1
-void prefixes(const PhiloxStream& s, uint32_t first, int blocks, uint16_t* out) {
+void prefixes(const PhiloxStream& s, uint32_t first, int blocks, uint16_t* out, uintptr_t ahead, int bytes) {
     constexpr int kWays = 2;
     const __m256i m0 = _mm256_set1_epi64x(kPhiloxM0), m1 = _mm256_set1_epi64x(kPhiloxM1);
     const __m256i lanes = _mm256_set_epi64x(3, 1, 2, 0);
     for (int b = 0; b < blocks; b += 4 * kWays) {
+        if (b % 32 == 0) ask_for(ahead, bytes);
         __m256i c0[kWays], c1[kWays], c2[kWays], c3[kWays];
         for (int j = 0; j < kWays; ++j) {
             const uint32_t index = s.tag_bits | (first + static_cast<uint32_t>(b + 4 * j));
@@ -86,7 +94,7 @@ void prefixes(const PhiloxStream& s, uint32_t first, int blocks, uint16_t* out) 
     }
 }
 #else
-void prefixes(const PhiloxStream& s, uint32_t first, int blocks, uint16_t* out) {
+void prefixes(const PhiloxStream& s, uint32_t first, int blocks, uint16_t* out, uintptr_t ahead, int bytes) {
     for (int b = 0; b < blocks; ++b) {
         const PhiloxWords words = s.block(first + static_cast<uint32_t>(b));
         for (uint32_t j = 0; j < 8; ++j)

@@ -169,7 +169,8 @@ class Search {
             tiles_.load(t);
             tiles_.block_maxima(most);
             if (scores_ != nullptr) scores_->see(t, tiles_, leaves().largest(most, kStride));
-            leaves().prefixes(stream, static_cast<uint32_t>(t) * (kStride / 8), kStride / 8, prefix_ + at);
+            leaves().prefixes(stream, static_cast<uint32_t>(t) * (kStride / 8), kStride / 8, prefix_ + at, 0,
+                              0);
             top = std::max(top, leaves().bounds(prefix_ + at, most, kStride, kBlockSteps, bound_.per_step,
                                                 least_, bounds_ + at));
         }
@@ -219,9 +220,10 @@ class Search {
         if (scores_ != nullptr) scores_->see(tile, tiles_, *std::max_element(most, most + kPlaces));
         const TileRange range = tiles_.range();
         const int first = range.first / kStride, last = (range.last + kStride - 1) / kStride;
+        // Philox leaves the memory idle, so the next tile comes in meanwhile.
         leaves().prefixes(
             stream, static_cast<uint32_t>(tile) * (kTile / 8) + static_cast<uint32_t>(first) * (kStride / 8),
-            (last - first) * (kStride / 8), prefix_ + first * kStride);
+            (last - first) * (kStride / 8), prefix_ + first * kStride, tiles_.next(), kStride * sizeof(T));
         for (int i = first; i < last; ++i) {
             const uint16_t* prefix = prefix_ + i * kStride;
             const int limit = keep_.missing() > 0 ? 0xffff : largest_prefix(most[i]);

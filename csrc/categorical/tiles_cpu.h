@@ -51,6 +51,9 @@ class Tiles {
         each_run([&](int i, const T* p, int rows) { leaves().row_maxima[kType](p, rows, most + i); });
     }
 
+    // Where the next tile is.
+    uintptr_t next() const { return reinterpret_cast<uintptr_t>(at(range_.last - 1) + 1); }
+
     // kStride logits of row i as floats (float64: bound_logit); -inf where there is none.
     const float* row(int i, float* memory) {
         if (!in_place_) return buffer_ + i * kStride;

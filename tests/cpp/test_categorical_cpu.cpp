@@ -48,8 +48,8 @@ FD_TEST(levels_agree_on_prefixes) {
     each_level([&](const Leaves& a, const Leaves& b) {
         for (const uint32_t first : {0u, 32u, (1u << 28) - 64}) {
             std::vector<uint16_t> got(512), want(512);
-            a.prefixes(stream, first, 64, got.data());
-            b.prefixes(stream, first, 64, want.data());
+            a.prefixes(stream, first, 64, got.data(), 0, 0);
+            b.prefixes(stream, first, 64, want.data(), 0, 0);
             EXPECT(same_bits(got, want));
         }
     });
