@@ -5,8 +5,8 @@
 #include <tuple>
 #include <vector>
 
+#include "common/philox_lanes.h"
 #include "hitting/hitting_args.h"
-#include "random/philox_lanes.h"
 
 namespace fd::hitting {
 namespace {

@@ -8,7 +8,7 @@
 #include <string>
 #include <type_traits>
 
-#include "random/philox_lanes.h"
+#include "common/philox_lanes.h"
 #include "random/random.h"
 #include "random/random_args.h"
 

@@ -1,8 +1,8 @@
 // The random stream where Python cannot look: every SIMD level's words against the scalar function, and
 // blocks past the 28 bits of an index, which an allocated tensor would need 4 GB to reach.
 #include "common/philox_cpu.h"
+#include "common/philox_lanes.h"
 #include "cpp/testing.h"
-#include "random/philox_lanes.h"
 #include "random/random.h"
 
 namespace fd {
