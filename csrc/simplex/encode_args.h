@@ -9,8 +9,6 @@
 
 namespace fd::encoding {
 
-enum class Lattice : int { simplex = 0, grid = 1 };
-
 // The level table as the schemas have it.
 struct LevelLists {
     const std::vector<double>& scales;

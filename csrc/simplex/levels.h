@@ -13,6 +13,9 @@ namespace fd {
 
 constexpr int kMaxAxes = 8, kMaxLevels = 32, kLayoutNumbers = 6;
 enum class Bounds : int { clamp = 0, extend = 1 };
+namespace encoding {
+enum class Lattice : int { simplex = 0, grid = 1 };
+}
 
 template <class Real>
 struct Level {
