@@ -10,20 +10,24 @@ from .linear_step import solver_step, solver_step_
 from .quantile import abs_quantile
 from .random import PhiloxState, make_rng, rand, randn, resolve_seed
 from .sample import CategoricalSample, categorical_sample
+from .simplex import GridLevels, SimplexLevels, grid_encode, simplex_encode
 from .threshold import sampling_threshold
 from .transfer import select_transfer
 
 __all__ = [
     "CategoricalSample",
+    "GridLevels",
     "HittingTimes",
     "PhiloxState",
     "Row",
     "SampledTokens",
+    "SimplexLevels",
     "abs_quantile",
     "categorical_sample",
     "first_hitting_step",
     "first_hitting_step_",
     "first_hitting_times",
+    "grid_encode",
     "gumbel_argmax",
     "gumbel_noise",
     "gumbel_topk",
@@ -39,6 +43,7 @@ __all__ = [
     "sample_with_scores",
     "sampling_threshold",
     "select_transfer",
+    "simplex_encode",
     "solver_step",
     "solver_step_",
 ]
