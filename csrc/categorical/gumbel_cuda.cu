@@ -19,11 +19,9 @@
 //                    instructions a logit: still the memory, 60 to 70 % of a copy.
 //   scores           the tile twice more, from L2, and an exponential: 25 instructions, 1.1e12 logits/s; a
 //                    second launch, a warp a row, merges the tiles.
-//   refinement       per row 8 + 5 to 30 blocks, each 0.5e3 instructions of a warp in chains of some 4e3
-//   cycles;
+//   refinement       per row 8 + 5 to 30 blocks, each 0.5e3 instructions of a warp in chains of 4e3 cycles;
 //                    other resident blocks (3 an SM, 80 registers, at most 33 KiB) stream meanwhile.
-//   one row          latency: launch, two round trips to memory, 2 to 3 refinements of 2 us, the ticket: 10
-//   us.
+//   one row          latency: launch, two round trips to memory, 2 to 3 refinements of 2 us, ticket: 10 us.
 #include <algorithm>
 #include <climits>
 
