@@ -6,7 +6,8 @@
 // that reach it; and not many more logits do. So the second pass collects what is above it, a few thousand,
 // and adds up the masses of all. The wanted value is found among the collected. Where they do not reach (a
 // flat distribution, k beyond the groups), a histogram over the distance from the maximum says in which
-// narrow range it is, and that range is collected. Radix passes over the row are left for long ties.
+// narrow range it is, and that range is collected. Radix passes over the row are left for long ties of
+// several values.
 #include <cmath>
 #include <memory>
 #include <vector>
@@ -168,6 +169,9 @@ class RowThreshold {
                     std::remove_if(range.logits, range.logits + range.count, outside) - range.logits);
                 return logit_at(rank, scratch_.weighed, scratch_.weighed + weigh(range, scale, masses));
             }
+            C least, most;  // too many: ties of one value?
+            simd::dispatch<Extent<T>>(&row_, vocab_, scale, bin, &least, &most);
+            if (least == most) return least;
         }
         return select(all, masses ? &scale : nullptr);
     }

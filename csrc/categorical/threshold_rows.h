@@ -253,6 +253,26 @@ struct DepthHistogram {
     }
 };
 
+// Smallest and largest logit of one bin of a DepthHistogram; inf and -inf if it is empty.
+template <class T>
+struct Extent {
+    template <Level L>
+    FD_HOST_DEVICE static void run(const Row<T>* row, int64_t vocab, MassScale scale, int bin,
+                                   Compute<T>* least, Compute<T>* most) {
+        using C = Compute<T>;
+        C low = -kMinusInfinity<C>, high = kMinusInfinity<C>;
+        for_each_block<L>(*row, vocab, [&](const C* __restrict x, int n) {
+            for (int i = 0; i < n; ++i) {
+                const bool inside = depth_bin(scale.depth(static_cast<double>(x[i]))) == bin;
+                low = inside && x[i] < low ? x[i] : low;
+                high = inside && x[i] > high ? x[i] : high;
+            }
+        });
+        *least = low;
+        *most = high;
+    }
+};
+
 // Adds to `bins`, by their next bits, the logits whose key starts with `prefix`: their masses, or (`scale`
 // null) their number.
 template <class T>

@@ -182,6 +182,22 @@ def test_rows_that_hold_infinities_and_nan(backend) -> None:
     assert sampling_threshold(x, min_p=0.5)[:2].tolist() == [-inf, -inf]
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_long_ties(dtype) -> None:
+    """More logits of one value, or of two that are close, than the CPU collects; some of them NaN."""
+    vocab = 20_000
+    place = torch.arange(vocab)
+    near = torch.where(place % 2 == 0, 1.0, 1.0078125)
+    rows = torch.stack([near, torch.ones(vocab), torch.where(place % 3 == 0, torch.nan, -90.0), near]).to(
+        dtype
+    )
+    rows[2, :3] = 1.0
+    for k in (5, 1200, 9999, 13_000, 14_000):
+        both(rows, (torch.tensor([k]), None, None, torch.ones(1)), torch.device("cpu"))
+    for p in (0.1, 0.6, 1 - 1e-9):
+        both(rows, (None, torch.tensor([p], dtype=F64), None, torch.ones(1)), torch.device("cpu"))
+
+
 @pytest.mark.emulated
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_processing(backend, dtype) -> None:
