@@ -13,12 +13,13 @@ from ._version import __version__
 from .show_versions import show_versions
 
 if TYPE_CHECKING:
-    from . import masked, ops, reference, schedules, solvers
+    from . import encoding, masked, ops, reference, schedules, solvers
     from .solvers import SolverTable, make_table, sample
 
 __all__ = [
     "SolverTable",
     "__version__",
+    "encoding",
     "make_table",
     "masked",
     "ops",
@@ -29,7 +30,7 @@ __all__ = [
     "solvers",
 ]
 
-_MODULES = ("masked", "ops", "reference", "schedules", "solvers")
+_MODULES = ("encoding", "masked", "ops", "reference", "schedules", "solvers")
 _HOMES = {"SolverTable": "solvers", "make_table": "solvers", "sample": "solvers"}
 
 
