@@ -216,6 +216,8 @@ def test_a_draw_has_no_gradient() -> None:
     drawn = ops.sample_with_scores(logits, seed=0)
     assert not any(x.requires_grad for x in drawn)
     assert not ops.gumbel_topk(logits, 2, seed=0)[1].requires_grad
+    warm = torch.ones(2, requires_grad=True)
+    assert not any(x.requires_grad for x in ops.sample_with_scores(logits, warm, score_temperature=warm))
 
 
 @pytest.mark.emulated

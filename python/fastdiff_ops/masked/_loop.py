@@ -59,7 +59,8 @@ class CommonOptions(TypedDict, total=False):
         A sequence in which a finished block contains `eos_id` is complete: the rest of what was to be
         generated is filled with `pad_id` (default `eos_id`). Reads the tokens once a block.
     callback : callable, optional
-        Called with (step, tokens [B, L]) after each step; a true return value ends the run there.
+        Called with (step, tokens [B, L]) after each step; a true return value ends the run there. The tokens
+        are the run's own, which it goes on to change: clone what is to be kept.
     progress : bool
         Show a tqdm bar.
     """
@@ -177,6 +178,11 @@ class Run:
             condition = None if condition is None else condition.repeat(2)
             positions = None if positions is None else positions.repeat(2, 1)
         values, gathered = self.model(tokens, positions, condition=condition, attention_mask=attention)
+        if values.shape[2] > 1 and values.stride(2) != 1:
+            raise ValueError(
+                f"the model must return logits dense along their last axis, got stride {values.stride(2)}: "
+                "make them contiguous first"
+            )
         if self.nfe == 1:
             self.draw.fit(values.shape[2])
         if self.unconditional is None:
@@ -309,8 +315,10 @@ def start(model: Model, tokens: Tensor, mask_id: int, **options: Unpack[CommonOp
     if pad_id is not None and eos_id is None:
         raise ValueError("`pad_id` needs `eos_id`")
     for name, token in (("eos_id", eos_id), ("pad_id", pad_id)):
-        if token is not None and (isinstance(token, bool) or not isinstance(token, int) or token == mask_id):
-            raise ValueError(f"`{name}` must be an int other than `mask_id`, got {token!r}")
+        if token is None:
+            continue
+        if isinstance(token, bool) or not isinstance(token, int) or token < 0 or token == mask_id:
+            raise ValueError(f"`{name}` must be an int of at least 0 other than `mask_id`, got {token!r}")
     seed = options.get("seed")
     work = tokens.clone(memory_format=torch.contiguous_format)
     return Run(
@@ -363,6 +371,7 @@ def _sequence_rng(
     seed: Seed | Sequence[int] | Tensor, ids: Sequence[int] | Tensor | None, batch: int, device: torch.device
 ) -> Tensor:
     """(seed, offset, id) of every sequence."""
+    ids = None if ids is None else _checked_ids(ids, batch)
     rng = make_rng(seed, batch=batch if ids is not None else None, sample_ids=ids)
     if rng.dim() == 1:
         rng = torch.cat([rng.expand(batch, 2), torch.arange(batch)[:, None]], dim=1)
@@ -374,3 +383,17 @@ def _sequence_rng(
             "sequence its own `seed`, all of them equal"
         )
     return rng.to(device)
+
+
+def _checked_ids(ids: Sequence[int] | Tensor, batch: int) -> list[int]:
+    numbers = ids.tolist() if isinstance(ids, Tensor) else ids
+    if isinstance(numbers, str | bytes) or not isinstance(numbers, Sequence):
+        raise TypeError(f"`sequence_ids` must be a Tensor or a sequence of ints, got {type(ids).__name__}")
+    if len(numbers) != batch:
+        raise ValueError(f"`sequence_ids` must have an entry for each sequence: {batch}, got {len(numbers)}")
+    for number in numbers:
+        if isinstance(number, bool) or not isinstance(number, int):
+            raise TypeError(f"`sequence_ids` must hold ints, got {number!r:.80}")
+        if not 0 <= number < 1 << 32:
+            raise ValueError(f"`sequence_ids` must be in [0, 2^32), got {number}")
+    return list(numbers)

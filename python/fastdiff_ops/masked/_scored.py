@@ -47,7 +47,7 @@ def draw_scored(
     positions = candidates.positions
     m = positions.shape[1]
     drawn = ops.sample_with_scores(
-        evaluation.logits.flatten(0, 1),
+        evaluation.logits,
         score_temperature=score_temperature,
         rng=run.at_draw(draw).repeat_interleave(m, 0),
         row_ids=run.row_ids(positions),

@@ -144,7 +144,7 @@ def make_agenda(phases: Sequence[Phase], keep_empty: bool = False) -> Agenda:
         if steps and phase.hide is not None:
             agenda.hide[s] = phase.hide
         s += steps
-        if s and phase.block is not None:
+        if steps and phase.block is not None:  # a block without steps must not hide the one before it
             agenda.blocks[s - 1] = phase.block
         if steps and phase.greedy_last:
             agenda.greedy.add(s - 1)

@@ -15,6 +15,7 @@ from fastdiff_ops import ops
 Number = float | Sequence[float] | Tensor
 _BLOCK16_FROM = 4096  # vocabulary size from which the block stream is used
 _LAZY = 0
+_SMALLEST = 2.0**-126  # normal float32
 
 
 class Evaluation(NamedTuple):
@@ -33,7 +34,7 @@ class Evaluation(NamedTuple):
     gathered: bool
 
     def rows(self, positions: Tensor) -> Tensor:
-        """Row of each position in ``logits.flatten(0, 1)``, int64 [B k]; some row where there is none."""
+        """Row of each position, sequence after sequence, int64 [B k]; some row where there is none."""
         batch, k = positions.shape
         place = torch.arange(k, device=positions.device) if self.gathered else positions.long().clamp(min=0)
         start = torch.arange(batch, device=positions.device)[:, None] * self.logits.shape[1]
@@ -115,11 +116,9 @@ class Draw:
 
     def arguments(self, evaluation: Evaluation, positions: Tensor) -> dict[str, Any]:
         """Keyword arguments with which `ops.gumbel_argmax`, `ops.sample_with_scores` or `ops.gumbel_topk`
-        draw these positions from ``evaluation.logits.flatten(0, 1)``."""
+        draw these positions from ``evaluation.logits``."""
         k = positions.shape[1]
         arguments = self.row_arguments(evaluation, k)
-        if evaluation.uncond is not None:
-            arguments["uncond_logits"] = evaluation.uncond.flatten(0, 1)
         arguments["rows"] = evaluation.rows(positions)
         arguments["temperature"] = _repeat(self.temperature, k)
         arguments["threshold"] = self.threshold(evaluation, positions)
@@ -131,14 +130,12 @@ class Draw:
             return None
         k = positions.shape[1]
         arguments = self.row_arguments(evaluation, k)
-        if evaluation.uncond is not None:
-            arguments["uncond_logits"] = evaluation.uncond.flatten(0, 1)
         filters = {name: getattr(self, name) for name in ("top_k", "top_p", "min_p")}
         given: dict[str, Any] = {
             name: _repeat(value, k) for name, value in filters.items() if value is not None
         }
         theta: Tensor = ops.sampling_threshold(
-            evaluation.logits.flatten(0, 1),
+            evaluation.logits,
             _repeat(self.temperature, k),
             rows=evaluation.rows(positions),
             **given,
@@ -213,7 +210,8 @@ def make_draw(
     def numbers(name: str, value: Number, low: float, high: float, what: str, dtype: torch.dtype) -> Tensor:
         if isinstance(value, bool | str):
             raise TypeError(f"`{name}` must be a number or one for each sequence, got {value!r}")
-        tensor = torch.as_tensor(value)
+        wide = torch.float64 if dtype.is_floating_point else None  # top-p is not to be rounded to float32
+        tensor = value if isinstance(value, Tensor) else torch.as_tensor(value, dtype=wide)
         if tensor.dim() > 1 or (tensor.dim() == 1 and len(tensor) != batch):
             raise ValueError(
                 f"`{name}` must be a number or one for each of {batch} sequences, "
@@ -225,6 +223,8 @@ def make_draw(
             host = tensor.double()
             if not ((host >= low) & (host <= high)).all():
                 raise ValueError(f"`{name}` must be {what}, got {value!r:.80}")
+            if name == "temperature" and ((host > 0) & (host < _SMALLEST)).any():
+                raise ValueError(f"`{name}` must be 0 or at least 2^-126, got {value!r:.80}")
         return tensor.to(device, dtype).reshape(-1)
 
     top, tiny = float(torch.finfo(torch.float32).max), 5e-324

@@ -170,7 +170,7 @@ def first_hitting_sample(
     hits, prob = _hits(run, run.todo, 0, blocks if block_length is not None else None)
     first = np.zeros(len(counts), dtype=np.int64)
     phases = []
-    for j in range(max(map(len, counts))):
+    for j in range(max(1, *map(len, counts))):
         here = np.array([row[j] if j < len(row) else 0 for row in counts])
         sizes, weights = _table([row[j] if j < len(row) else [] for row in plans], halves)
         block = blocks == j

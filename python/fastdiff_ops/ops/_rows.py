@@ -138,6 +138,8 @@ def per_row(
         if value.numel() != 1 and value.numel() != n_rows:
             wanted = f"1 number or one for each of {n_rows} rows"
             raise ValueError(f"`{name}` must have {wanted}, got shape {tuple(value.shape)}")
+        if value.requires_grad:
+            value = value.detach()
         if value.dim() != 1:
             value = value.reshape(-1)
         return value if value.dtype == dtype else value.to(dtype)
