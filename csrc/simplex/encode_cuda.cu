@@ -33,28 +33,42 @@ struct EncodeArgs {
     Bounds bounds;
 };
 
+// Calls visit(c) for the first of every kAtOnce features.
+template <class Features, class Visit>
+__device__ __forceinline__ void for_features(int features, const Visit& visit) {
+    if constexpr (Features::kAtOnce > 1) {
+        visit(0);  // there are no more
+    } else {
+        FD_NO_UNROLL
+        for (int c = 0; c < features; ++c) visit(c);
+    }
+}
+
 template <Lattice L, int N, class Real, class Features>
-__global__ void __launch_bounds__(kThreads) encode(const __grid_constant__ EncodeArgs<Real> a) {
+__global__ void __launch_bounds__(kThreads, 1) encode(const __grid_constant__ EncodeArgs<Real> a) {
     const int64_t p = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
     if (p >= a.points) return;
     const Point<N, Real> point(a.x, a.u, p, a.bounds);
     const int first = static_cast<int>(blockIdx.y) * a.at_once;
     FD_NO_UNROLL
     for (int l = first; l < min(first + a.at_once, a.levels.count); ++l) {
-        Real sum[Features::kCapacity] = {};
-        if (l < a.used_levels) {
-            const Level<Real>& level = a.levels.level[l];
-            const Vertices<L, N, Real> vertices(level, point, a.bounds);
-            with_rows(Features{}, a.table, level.offset, a.features, [&](const auto& rows) {
-                vertices.each([&](uint32_t entry, Real weight) {
-                    Real row[Features::kCapacity] = {};
-                    rows.load(entry, row);
-                    FD_UNROLL
-                    for (int c = 0; c < Features::kCapacity; ++c) sum[c] = fma(weight, row[c], sum[c]);
+        const Level<Real>& level = a.levels.level[l];
+        const Vertices<L, N, Real> vertices(level, point, a.bounds);
+        for_features<Features>(a.features, [&](int c) {
+            Real sum[Features::kAtOnce] = {};
+            if (l < a.used_levels) {
+                with_rows(Features{}, a.table, level.offset, a.features, c, [&](const auto& rows) {
+                    vertices.each([&](uint32_t entry, Real weight) {
+                        Real row[Features::kAtOnce];
+                        rows.load(entry, row);
+                        FD_UNROLL
+                        for (int i = 0; i < Features::kAtOnce; ++i) sum[i] = fma(weight, row[i], sum[i]);
+                    });
                 });
-            });
-        }
-        store_row(Features{}, a.out, p * a.levels.count + l, a.features, sum);
+            }
+            const int64_t at = (p * a.levels.count + l) * a.features + c;
+            store_vector<Features::kAtOnce>(a.out, at / Features::kAtOnce, sum);
+        });
     }
 }
 
@@ -70,7 +84,7 @@ struct GradientArgs {
 };
 
 template <Lattice L, int N, class Real, class Features>
-__global__ void __launch_bounds__(kThreads) gradient(const __grid_constant__ GradientArgs<Real> a) {
+__global__ void __launch_bounds__(kThreads, 1) gradient(const __grid_constant__ GradientArgs<Real> a) {
     const int64_t p = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
     if (p >= a.points) return;
     const Point<N, Real> point(a.x, nullptr, p, a.bounds);
@@ -78,19 +92,26 @@ __global__ void __launch_bounds__(kThreads) gradient(const __grid_constant__ Gra
     FD_NO_UNROLL
     for (int l = 0; l < a.used_levels; ++l) {
         const Level<Real>& level = a.levels.level[l];
-        Real upstream[Features::kCapacity] = {};
-        load_row(Features{}, a.grad, p * a.levels.count + l, a.features, upstream);
         const Vertices<L, N, Real> vertices(level, point, a.bounds);
-        with_rows(Features{}, a.table, level.offset, a.features, [&](const auto& rows) {
-            const auto dot = [&](uint32_t entry) {
-                Real row[Features::kCapacity] = {}, sum = Real(0);
-                rows.load(entry, row);
-                FD_UNROLL
-                for (int c = 0; c < Features::kCapacity; ++c) sum = fma(upstream[c], row[c], sum);
-                return sum;
-            };
-            vertices.add_gradient(level, dot, dx);
-        });
+        const auto dots = [&]<int K>(const uint32_t* entries, Real* values) {
+            FD_UNROLL
+            for (int k = 0; k < K; ++k) values[k] = Real(0);
+            for_features<Features>(a.features, [&](int c) {
+                constexpr int kAtOnce = Features::kAtOnce;
+                Real upstream[kAtOnce];
+                load_vector<kAtOnce>(a.grad, ((p * a.levels.count + l) * a.features + c) / kAtOnce, upstream);
+                with_rows(Features{}, a.table, level.offset, a.features, c, [&](const auto& rows) {
+                    FD_UNROLL
+                    for (int k = 0; k < K; ++k) {
+                        Real row[kAtOnce];
+                        rows.load(entries[k], row);
+                        FD_UNROLL
+                        for (int i = 0; i < kAtOnce; ++i) values[k] = fma(upstream[i], row[i], values[k]);
+                    }
+                });
+            });
+        };
+        vertices.add_gradient(level, dots, dx);
     }
     const bool finite = all_finite<N, Real>(point.x);
     FD_UNROLL

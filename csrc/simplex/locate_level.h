@@ -81,7 +81,7 @@ struct Swapped {
     }
 };
 
-// Number of a vertex of a dense level inside the cube (simplex::dense_index); bit i of `ones` is added to
+// Number of a vertex of a dense level inside the cube (simplex::DenseNumber); bit i of `ones` is added to
 // v_i.
 template <int N>
 inline Ints dense_index_lanes(const Level<float>& level, const Ints* v, Ints ones) {

@@ -58,40 +58,39 @@ __device__ __forceinline__ void add(int64_t* to, int64_t value) {
     atomicAdd(reinterpret_cast<unsigned long long*>(to), static_cast<unsigned long long>(value));
 }
 
-// row[c] += weight * upstream[c], in global memory.
-template <class Real>
-__device__ __forceinline__ void add_row(Real* row, Real weight, const Real* upstream, int features) {
+// to[i] += addend[i], in global memory.
+template <int V, class Total>
+__device__ __forceinline__ void add_vector(Total* to, const Total* addend) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    if constexpr (dtype_of<Real> == DType::f32) {
-        if (features == 2) {
-            atomicAdd(reinterpret_cast<float2*>(row),
-                      make_float2(weight * upstream[0], weight * upstream[1]));
-            return;
-        }
-        if (features >= 4) {
-            FD_UNROLL
-            for (int c = 0; c < kMaxFeatures; c += 4) {
-                if (c >= features) break;
-                atomicAdd(reinterpret_cast<float4*>(row + c),
-                          make_float4(weight * upstream[c], weight * upstream[c + 1],
-                                      weight * upstream[c + 2], weight * upstream[c + 3]));
-            }
-            return;
-        }
-    }
+    constexpr bool kVectors = std::is_same_v<Total, float>;
+#else
+    constexpr bool kVectors = false;
 #endif
-    FD_UNROLL
-    for (int c = 0; c < kMaxFeatures; ++c) {
-        if (c < features) add(row + c, weight * upstream[c]);
+    if constexpr (kVectors && V == 2) {
+        atomicAdd(reinterpret_cast<float2*>(to), make_float2(addend[0], addend[1]));
+    } else if constexpr (kVectors && V == 4) {
+        atomicAdd(reinterpret_cast<float4*>(to), make_float4(addend[0], addend[1], addend[2], addend[3]));
+    } else {
+        FD_UNROLL
+        for (int i = 0; i < V; ++i) add(to + i, addend[i]);
     }
 }
 
-// What a kernel of each mode adds to: by `add`, or in integers of the unit 2^-exponent.
+// What a kernel of each mode adds up: reals, or integers of a level's unit.
 template <Mode M, class Real>
 using Sum = std::conditional_t<M == Mode::add, Real, int64_t>;
 
+template <Mode M, class Real>
+__device__ __forceinline__ Sum<M, Real>* sums_of(const ScatterArgs<Real>& a) {
+    if constexpr (M == Mode::add) {
+        return a.table;
+    } else {
+        return a.fixed.sums;
+    }
+}
+
 template <Mode M, Lattice L, int N, class Real>
-__global__ void __launch_bounds__(kThreads) scatter(const __grid_constant__ ScatterArgs<Real> a) {
+__global__ void __launch_bounds__(kThreads, 1) scatter(const __grid_constant__ ScatterArgs<Real> a) {
     using Total = Sum<M, Real>;
     Total* const local = dynamic_shared<Total>();
     const int begin = static_cast<int>(blockIdx.y) * a.at_once, end = min(begin + a.at_once, a.list.count);
@@ -108,34 +107,49 @@ __global__ void __launch_bounds__(kThreads) scatter(const __grid_constant__ Scat
         for (int at = begin; at < end; ++at) {
             const int l = a.list.level[at];
             const Level<Real>& level = a.levels.level[l];
-            Real upstream[kMaxFeatures] = {};
-            load_row(AnyFeatures{}, a.grad, p * a.levels.count + l, a.features, upstream);
             const Vertices<L, N, Real> vertices(level, point, a.bounds);
+            Total* const sums = sums_of<M>(a) + level.offset * a.features;
             double unit = 1;
             if constexpr (M == Mode::fixed) unit = power_of_two(exponent_of(a.fixed.largest[l], a.addends));
-            vertices.each([&](uint32_t entry, Real weight) {
-                if (!(weight == weight)) return;  // a point without a cell
-                const int64_t row = (level.offset + entry) * a.features,
-                              local_row = int64_t{entry} * a.features;
-                if constexpr (M == Mode::add) {
-                    if (!a.shared) return add_row(a.table + row, weight, upstream, a.features);
-                }
+            // V features of all vertices
+            const auto scatter_features = [&]<int V>(int c) {
+                Real upstream[V];
                 FD_UNROLL
-                for (int c = 0; c < kMaxFeatures; ++c) {
-                    if (c >= a.features) break;
-                    if constexpr (M == Mode::add) {
-                        add(local + local_row + c, weight * upstream[c]);
-                    } else {
-                        const double value = static_cast<double>(weight) * static_cast<double>(upstream[c]);
-                        if constexpr (M == Mode::fixed) {
-                            add(a.shared ? local + local_row + c : a.fixed.sums + row + c,
-                                __double2ll_rn(value * unit));
+                for (int i = 0; i < V; ++i)
+                    load_vector<1>(a.grad, (p * a.levels.count + l) * a.features + c + i, upstream + i);
+                vertices.each([&](uint32_t entry, Real weight) {
+                    if (!(weight == weight)) return;  // a point without a cell
+                    const int64_t at = int64_t{entry} * a.features + c;
+                    Total addend[V];
+                    FD_UNROLL
+                    for (int i = 0; i < V; ++i) {
+                        if constexpr (M == Mode::add) {
+                            addend[i] = weight * upstream[i];
                         } else {
-                            largest = max(largest, bit_cast<uint64_t>(value) & ~(uint64_t{1} << 63));
+                            const double exact =
+                                static_cast<double>(weight) * static_cast<double>(upstream[i]);
+                            const uint64_t magnitude = bit_cast<uint64_t>(exact) & ~(uint64_t{1} << 63);
+                            if constexpr (M == Mode::largest) largest = max(largest, magnitude);
+                            addend[i] = __double2ll_rn(exact * unit);
                         }
                     }
-                }
-            });
+                    if constexpr (M == Mode::largest) return;
+                    if (!a.shared) return add_vector<V>(sums + at, addend);
+                    FD_UNROLL
+                    for (int i = 0; i < V; ++i) add(local + at + i, addend[i]);
+                });
+            };
+            if constexpr (M != Mode::add) {
+                FD_NO_UNROLL
+                for (int c = 0; c < a.features; ++c) scatter_features.template operator()<1>(c);
+            } else if (a.features == 2) {
+                scatter_features.template operator()<2>(0);
+            } else if (a.features >= 4) {
+                FD_NO_UNROLL
+                for (int c = 0; c < a.features; c += 4) scatter_features.template operator()<4>(c);
+            } else {
+                scatter_features.template operator()<1>(0);
+            }
         }
     }
     if constexpr (M == Mode::largest) {
@@ -146,13 +160,7 @@ __global__ void __launch_bounds__(kThreads) scatter(const __grid_constant__ Scat
                       static_cast<unsigned long long>(largest));
     } else if (a.shared) {
         __syncthreads();
-        Total* to;
-        const int64_t first = a.levels.level[a.list.level[begin]].offset * a.features;
-        if constexpr (M == Mode::add) {
-            to = a.table + first;
-        } else {
-            to = a.fixed.sums + first;
-        }
+        Total* const to = sums_of<M>(a) + a.levels.level[a.list.level[begin]].offset * a.features;
         for (int64_t i = threadIdx.x; i < size; i += kThreads) {
             if (local[i] != Total(0)) add(to + i, local[i]);
         }
@@ -160,7 +168,7 @@ __global__ void __launch_bounds__(kThreads) scatter(const __grid_constant__ Scat
 }
 
 template <class Real>
-__global__ void __launch_bounds__(kThreads) resolve(const __grid_constant__ ScatterArgs<Real> a) {
+__global__ void __launch_bounds__(kThreads, 1) resolve(const __grid_constant__ ScatterArgs<Real> a) {
     const int l = a.list.level[blockIdx.y];
     const Level<Real>& level = a.levels.level[l];
     const uint64_t largest = a.fixed.largest[l];

@@ -101,7 +101,10 @@ FD_HOST_DEVICE void slopes_of(const Level<Real>& level, const Real* u, const int
     for (int k = 0; k < N; ++k) {
         along[k] = u[0];
         FD_UNROLL
-        for (int i = 1; i < N; ++i) along[k] = axis[k] == i ? u[i] : along[k];
+        for (int i = 1; i < N; ++i) {
+            const Real other = u[i];
+            if (axis[k] == i) along[k] = other;
+        }
     }
     beta[0] = -(level.scale * fma(skew<Real>(N), sum, along[0]));
     FD_UNROLL
@@ -114,48 +117,69 @@ FD_HOST_DEVICE void slopes_of(const Level<Real>& level, const Real* u, const int
 // Number of a vertex of a dense level: the quotient of Z^n by a I + K 1 1^T, which no two vertices of the
 // simplices that meet the unit cube share, and which continues periodically outside.
 template <int N>
-FD_HOST_DEVICE uint32_t dense_index(const int32_t* v, int32_t a, int32_t k, Bounds bounds) {
-    const int32_t m = a + N * k, last = v[N - 1];
-    int32_t wraps = 0;
-    int32_t digit[N];
-    FD_UNROLL
-    for (int i = 0; i < N - 1; ++i) {
-        const int32_t e = v[i] - last;
-        const int32_t turns = bounds == Bounds::extend ? floor_div(e, a) : -(e < 0 ? 1 : 0);
-        digit[i] = e - a * turns;
-        wraps += turns;
+struct DenseNumber {
+    int32_t a, k, last, digit[N];  // digit[i] < a for i < N - 1, last < a + N k
+
+    FD_HOST_DEVICE DenseNumber(const int32_t* v, int32_t a_, int32_t k_, Bounds bounds) : a(a_), k(k_) {
+        int32_t wraps = 0;
+        FD_UNROLL
+        for (int i = 0; i < N - 1; ++i) {
+            const int32_t e = v[i] - v[N - 1];
+            const int32_t turns = bounds == Bounds::extend ? floor_div(e, a) : -(e < 0 ? 1 : 0);
+            digit[i] = e - a * turns;
+            wraps += turns;
+        }
+        if (bounds == Bounds::extend) {
+            // |k wraps| may pass 2^31 far outside
+            const int64_t exact = static_cast<int64_t>(v[N - 1]) - static_cast<int64_t>(k) * wraps;
+            const int64_t rest = exact % (a + N * k);
+            last = static_cast<int32_t>(rest);
+        } else {
+            last = v[N - 1] - k * wraps;
+        }
+        reduce_last();
     }
-    int32_t t = last - k * wraps;
-    if (bounds == Bounds::extend) {
-        // |k wraps| may pass 2^31 far outside: the remainders are taken apart
-        const int64_t exact = static_cast<int64_t>(last) - static_cast<int64_t>(k) * wraps;
-        const int64_t rest = exact % m;
-        t = static_cast<int32_t>(rest < 0 ? rest + m : rest);
-    } else {
-        t = t < 0 ? t + m : t;
-        t = t >= m ? t - m : t;
+
+    // To the next vertex along an axis.
+    FD_HOST_DEVICE void step(int axis) {
+        FD_UNROLL
+        for (int i = 0; i < N - 1; ++i) {
+            digit[i] += axis == N - 1 ? -1 : axis == i ? 1 : 0;
+            const int32_t turns = digit[i] < 0 ? -1 : digit[i] >= a ? 1 : 0;
+            digit[i] -= a * turns;
+            last -= k * turns;
+        }
+        last += axis == N - 1 ? 1 : 0;
+        reduce_last();
     }
-    uint32_t index = static_cast<uint32_t>(t);
-    FD_UNROLL
-    for (int i = N - 2; i >= 0; --i)
-        index = index * static_cast<uint32_t>(a) + static_cast<uint32_t>(digit[i]);
-    return index;
-}
+
+    FD_HOST_DEVICE uint32_t value() const {
+        uint32_t index = static_cast<uint32_t>(last);
+        FD_UNROLL
+        for (int i = N - 2; i >= 0; --i)
+            index = index * static_cast<uint32_t>(a) + static_cast<uint32_t>(digit[i]);
+        return index;
+    }
+
+  private:
+    FD_HOST_DEVICE void reduce_last() {
+        const int32_t m = a + N * k;
+        last = last < 0 ? last + m : last;
+        last = last >= m ? last - m : last;
+    }
+};
 
 // Entries of all vertices, relative to the level's first.
 template <int N, class Real>
 FD_HOST_DEVICE void indices_of(const Level<Real>& level, const int32_t* v, const int* axis, Bounds bounds,
                                uint32_t* index) {
     if (level.dense) {
-        int32_t at[N];
-        FD_UNROLL
-        for (int i = 0; i < N; ++i) at[i] = v[i];
-        index[0] = dense_index<N>(at, level.a, level.k, bounds);
+        DenseNumber<N> number(v, level.a, level.k, bounds);
+        index[0] = number.value();
         FD_UNROLL
         for (int k = 0; k < N; ++k) {
-            FD_UNROLL
-            for (int i = 0; i < N; ++i) at[i] += axis[k] == i ? 1 : 0;
-            index[k + 1] = dense_index<N>(at, level.a, level.k, bounds);
+            number.step(axis[k]);
+            index[k + 1] = number.value();
         }
         return;
     }
@@ -170,7 +194,7 @@ FD_HOST_DEVICE void indices_of(const Level<Real>& level, const int32_t* v, const
     FD_UNROLL
     for (int k = 0; k < N; ++k) {
         FD_UNROLL
-        for (int i = 0; i < N; ++i) hash ^= axis[k] == i ? step[i] : 0u;
+        for (int i = 0; i < N; ++i) hash ^= step[i] & (axis[k] == i ? ~0u : 0u);
         index[k + 1] = hash & level.mask;
     }
 }

@@ -1,6 +1,9 @@
 // What the CUDA kernels of the encodings share: a point's vertices on a level, and rows of features.
 #pragma once
 
+#include <algorithm>
+#include <type_traits>
+
 #include "common/launch.h"
 #include "simplex/encode_launch.h"
 #include "simplex/grid.h"
@@ -8,8 +11,8 @@
 
 namespace fd::encoding {
 
+// Kernels ask for one block a multiprocessor at least: without, the compiler spills to reach its own aim.
 constexpr int kThreads = 256;
-constexpr int kMaxFeatures = 8;
 
 // A point's coordinates and its direction (null for none), zero where the bounds clamp.
 template <int N, class Real>
@@ -51,17 +54,15 @@ class Vertices<Lattice::simplex, N, Real> {
         for (int k = 0; k <= N; ++k) visit(entry_[k], weight_[k]);
     }
 
-    // Adds to dx what this level contributes; dot(entry) is the product of an entry and the upstream
-    // gradient.
-    template <class Dot>
-    __device__ void add_gradient(const Level<Real>& level, const Dot& dot, Real* dx) const {
+    // Adds to dx what this level contributes. dots.template operator()<K>(entry, value) gives for K entries
+    // the products with the upstream gradient.
+    template <class Dots>
+    __device__ void add_gradient(const Level<Real>& level, const Dots& dots, Real* dx) const {
         const bool valid = weight_[0] == weight_[0];
         Real c[N + 1];
+        dots.template operator()<N + 1>(entry_, c);
         FD_UNROLL
-        for (int k = 0; k <= N; ++k) {
-            const Real value = dot(entry_[k]);
-            c[k] = valid ? value : static_cast<Real>(__builtin_nan(""));
-        }
+        for (int k = 0; k <= N; ++k) c[k] = valid ? c[k] : static_cast<Real>(__builtin_nan(""));
         simplex::add_gradient<N, Real>(level, c, order_, dx);
     }
 
@@ -89,20 +90,24 @@ class Vertices<Lattice::grid, N, Real> {
         }
     }
 
-    template <class Dot>
-    __device__ void add_gradient(const Level<Real>& level, const Dot& dot, Real* dx) const {
-        // A sum for every 32 vertices, as on the CPU.
+    template <class Dots>
+    __device__ void add_gradient(const Level<Real>& level, const Dots& dots, Real* dx) const {
         FD_NO_UNROLL
-        for (int begin = 0; begin < kCount; begin += 32) {
+        for (int begin = 0; begin < kCount; begin += kSummed) {
             Real slope[N] = {};
             FD_NO_UNROLL
-            for (int first = begin; first < min(begin + 32, kCount); first += kAtOnce) {
+            for (int first = begin; first < min(begin + kSummed, kCount); first += kAtOnce) {
+                uint32_t entries[kAtOnce];
+                Real c[kAtOnce];
                 FD_UNROLL
-                for (int k = first; k < first + kAtOnce; ++k) {
-                    const Real value = dot(entry(k));
+                for (int k = 0; k < kAtOnce; ++k) entries[k] = entry(first + k);
+                dots.template operator()<kAtOnce>(entries, c);
+                FD_UNROLL
+                for (int k = 0; k < kAtOnce; ++k) {
                     FD_UNROLL
                     for (int i = 0; i < N; ++i)
-                        slope[i] = fma(value, grid::slope_of<N, Real>(cell_.f, cell_.valid, k, i), slope[i]);
+                        slope[i] =
+                            fma(c[k], grid::slope_of<N, Real>(cell_.f, cell_.valid, first + k, i), slope[i]);
                 }
             }
             FD_UNROLL
@@ -111,7 +116,8 @@ class Vertices<Lattice::grid, N, Real> {
     }
 
   private:
-    static constexpr int kCount = grid::vertices(N), kAtOnce = kCount < 8 ? kCount : N < 6 ? 8 : 4;
+    static constexpr int kCount = grid::vertices(N), kAtOnce = std::min(kCount, 8);
+    static constexpr int kSummed = 32;  // vertices, as on the CPU: sums round alike
 
     __device__ uint32_t entry(int k) const { return grid::index_of<N, Real>(level_, cell_.v, bounds_, k); }
 
@@ -130,38 +136,25 @@ class Vertices<Lattice::grid, N, Real> {
     const Bounds bounds_;
 };
 
-// How rows of features are read and written: any type and number of features, element by element ...
-struct AnyFeatures {
-    static constexpr int kCapacity = kMaxFeatures;
-};
-
-// ... or F of them in one access; two bytes each are float16 or bfloat16.
+// How rows of features are read and written: F of them in one access, where two bytes each are float16 or
+// bfloat16 ...
 template <class Storage, int F>
 struct FixedFeatures {
-    static constexpr int kCapacity = F;
+    static constexpr int kAtOnce = F;
 };
 
-template <class T>
-struct ElementRows {
-    const T* data;
-    int features;
-
-    template <class Real>
-    __device__ void load(uint32_t row, Real* out) const {
-        FD_UNROLL
-        for (int c = 0; c < kMaxFeatures; ++c) {
-            if (c < features)
-                out[c] = static_cast<Real>(detail::widen(data[row * static_cast<uint32_t>(features) + c]));
-        }
-    }
+// ... or any number of any type, one by one: small kernels for everything else.
+struct AnyFeatures {
+    static constexpr int kAtOnce = 1;
 };
 
-__device__ __forceinline__ float widen_bits(float value, DType) { return value; }
-__device__ __forceinline__ float widen_bits(uint16_t bits, DType type) {
+__device__ __forceinline__ float widened(float value, DType) { return value; }
+__device__ __forceinline__ float widened(uint16_t bits, DType type) {
     return type == DType::bf16 ? detail::widen(bit_cast<bfloat16>(bits))
                                : detail::widen(bit_cast<half>(bits));
 }
 
+// Features [c, c + kAtOnce) of the rows of a level.
 template <class Storage, int F>
 struct VectorRows {
     const Vec<Storage, F>* data;
@@ -170,107 +163,83 @@ struct VectorRows {
     __device__ void load(uint32_t row, float* out) const {
         const Vec<Storage, F> values = data[row];
         FD_UNROLL
-        for (int c = 0; c < F; ++c) out[c] = widen_bits(values.v[c], type);
+        for (int c = 0; c < F; ++c) out[c] = widened(values.v[c], type);
     }
 };
 
-// Calls visit(rows) with the rows from `first` on.
-template <class Visit, class Storage, int F>
+template <class T>
+struct ElementRows {
+    const T* data;
+    uint32_t features;
+
+    template <class Real>
+    __device__ void load(uint32_t row, Real* out) const {
+        *out = static_cast<Real>(detail::widen(data[row * features]));
+    }
+};
+
+// Calls visit(rows), rows counted from `first` on.
+template <class Storage, int F, class Visit>
 __device__ __forceinline__ void with_rows(FixedFeatures<Storage, F>, const FeatureRows<const void>& table,
-                                          int64_t first, int, const Visit& visit) {
+                                          int64_t first, int, int, const Visit& visit) {
     visit(VectorRows<Storage, F>{static_cast<const Vec<Storage, F>*>(table.data) + first, table.type});
 }
 
 template <class Visit>
 __device__ __forceinline__ void with_rows(AnyFeatures, const FeatureRows<const void>& table, int64_t first,
-                                          int features, const Visit& visit) {
-    const int64_t at = first * features;
+                                          int features, int c, const Visit& visit) {
+    const int64_t at = first * features + c;
+    const auto count = static_cast<uint32_t>(features);
     switch (table.type) {
         case DType::f16:
-            return visit(ElementRows<half>{static_cast<const half*>(table.data) + at, features});
+            return visit(ElementRows<half>{static_cast<const half*>(table.data) + at, count});
         case DType::bf16:
-            return visit(ElementRows<bfloat16>{static_cast<const bfloat16*>(table.data) + at, features});
+            return visit(ElementRows<bfloat16>{static_cast<const bfloat16*>(table.data) + at, count});
         case DType::f32:
-            return visit(ElementRows<float>{static_cast<const float*>(table.data) + at, features});
+            return visit(ElementRows<float>{static_cast<const float*>(table.data) + at, count});
         default:
-            return visit(ElementRows<double>{static_cast<const double*>(table.data) + at, features});
+            return visit(ElementRows<double>{static_cast<const double*>(table.data) + at, count});
     }
 }
 
-template <class T, int F, class Real>
-__device__ __forceinline__ void load_vector(const void* data, int64_t row, Real* out) {
-    const Vec<T, F> values = static_cast<const Vec<T, F>*>(data)[row];
-    FD_UNROLL
-    for (int c = 0; c < F; ++c) out[c] = static_cast<Real>(detail::widen(values.v[c]));
-}
-
-template <class T, int F, class Real>
-__device__ __forceinline__ void store_vector(void* data, int64_t row, const Real* values) {
-    Vec<T, F> packed;
-    FD_UNROLL
-    for (int c = 0; c < F; ++c) detail::narrow(values[c], packed.v[c]);
-    static_cast<Vec<T, F>*>(data)[row] = packed;
-}
-
-template <class T, class Real>
-__device__ __forceinline__ void store_elements(void* data, int64_t row, int features, const Real* values) {
-    T* to = static_cast<T*>(data) + row * features;
-    FD_UNROLL
-    for (int c = 0; c < kMaxFeatures; ++c) {
-        if (c < features) detail::narrow(values[c], to[c]);
-    }
-}
-
-// One row of the upstream gradient.
-template <class Storage, int F>
-__device__ __forceinline__ void load_row(FixedFeatures<Storage, F>, const FeatureRows<const void>& rows,
-                                         int64_t row, int, float* out) {
+// F elements from number F * at on, in one access.
+template <int F, class Real>
+__device__ __forceinline__ void load_vector(const FeatureRows<const void>& rows, int64_t at, Real* out) {
+    const auto load = [&](const auto* vectors) {
+        const auto values = vectors[at];
+        FD_UNROLL
+        for (int c = 0; c < F; ++c) out[c] = static_cast<Real>(detail::widen(values.v[c]));
+    };
     switch (rows.type) {
         case DType::f16:
-            return load_vector<half, F>(rows.data, row, out);
+            return load(static_cast<const Vec<half, F>*>(rows.data));
         case DType::bf16:
-            return load_vector<bfloat16, F>(rows.data, row, out);
+            return load(static_cast<const Vec<bfloat16, F>*>(rows.data));
         case DType::f32:
-            return load_vector<float, F>(rows.data, row, out);
+            return load(static_cast<const Vec<float, F>*>(rows.data));
         default:
-            return load_vector<double, F>(rows.data, row, out);
+            return load(static_cast<const Vec<double, F>*>(rows.data));
     }
 }
 
-template <class Real>
-__device__ __forceinline__ void load_row(AnyFeatures kind, const FeatureRows<const void>& rows, int64_t row,
-                                         int features, Real* out) {
-    with_rows(kind, rows, row, features, [&](const auto& elements) { elements.load(0, out); });
-}
-
-// One row of the result.
-template <class Storage, int F>
-__device__ __forceinline__ void store_row(FixedFeatures<Storage, F>, const FeatureRows<void>& rows,
-                                          int64_t row, int, const float* values) {
+template <int F, class Real>
+__device__ __forceinline__ void store_vector(const FeatureRows<void>& rows, int64_t at, const Real* values) {
+    const auto store = [&](auto* vectors) {
+        auto& to = vectors[at];
+        std::remove_reference_t<decltype(to)> packed;
+        FD_UNROLL
+        for (int c = 0; c < F; ++c) detail::narrow(values[c], packed.v[c]);
+        to = packed;
+    };
     switch (rows.type) {
         case DType::f16:
-            return store_vector<half, F>(rows.data, row, values);
+            return store(static_cast<Vec<half, F>*>(rows.data));
         case DType::bf16:
-            return store_vector<bfloat16, F>(rows.data, row, values);
+            return store(static_cast<Vec<bfloat16, F>*>(rows.data));
         case DType::f32:
-            return store_vector<float, F>(rows.data, row, values);
+            return store(static_cast<Vec<float, F>*>(rows.data));
         default:
-            return store_vector<double, F>(rows.data, row, values);
-    }
-}
-
-template <class Real>
-__device__ __forceinline__ void store_row(AnyFeatures, const FeatureRows<void>& rows, int64_t row,
-                                          int features, const Real* values) {
-    switch (rows.type) {
-        case DType::f16:
-            return store_elements<half>(rows.data, row, features, values);
-        case DType::bf16:
-            return store_elements<bfloat16>(rows.data, row, features, values);
-        case DType::f32:
-            return store_elements<float>(rows.data, row, features, values);
-        default:
-            return store_elements<double>(rows.data, row, features, values);
+            return store(static_cast<Vec<double, F>*>(rows.data));
     }
 }
 
