@@ -34,8 +34,9 @@ FILTERS = (
 
 
 def hard_rows(vocab: int, dtype: torch.dtype, step: int = 1) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """Every family with every filter, or `step` times fewer rows of these: logits [R, V]; top_k, top_p, min_p,
-    temperature [R] each.
+    """Every family with every filter, or each `step`-th of these rows.
+
+    Returns logits [R, V] and top_k, top_p, min_p, temperature [R] each.
     """
     zero = torch.zeros(vocab, dtype=F64)
     logits = torch.stack([family(name, vocab, dtype, 1.0, zero) for name in FAMILIES])
