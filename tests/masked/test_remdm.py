@@ -12,6 +12,7 @@ from fastdiff_ops.masked.testing import TabularMaskedModel
 from fastdiff_ops.ops import PhiloxState
 from masked.laws import dirichlet_joint, total_variation, z_score
 from masked.loops import constant
+from masked.networks import MASK, Mixer, ragged_batch
 
 LOOP = (0.55, 0.05, 0.9)
 WAYS = {
@@ -202,3 +203,14 @@ def test_bad_input(arguments, error, text) -> None:
     good = {"tokens": torch.full((1, 4), 3), "mask_id": 3, "num_steps": 4}
     with pytest.raises(error, match=text):
         remdm_sample(constant(torch.zeros(4, 3)), **{**good, **arguments})
+
+
+def test_probabilities_are_computed_only_where_they_are_used(monkeypatch) -> None:
+    calls = []
+    scored = ops.sample_with_scores
+    monkeypatch.setattr(ops, "sample_with_scores", lambda *a, **k: calls.append(1) or scored(*a, **k))
+    tokens = ragged_batch()
+    remdm_sample(Mixer(), tokens, mask_id=MASK, num_steps=5, seed=0)
+    assert not calls
+    remdm_sample(Mixer(), tokens, mask_id=MASK, num_steps=5, seed=0, by_confidence=True)
+    assert calls

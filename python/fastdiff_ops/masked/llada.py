@@ -33,7 +33,8 @@ def add_gumbel_noise_argmax(
         0 takes the argmax. A tensor holds one for each row, [...].
     seed : int, torch.Generator, PhiloxState or None
         None draws one from torch's default generator, so that `torch.manual_seed` makes a run repeatable and
-        each call draws anew. With an int, give each call its own `offset`.
+        each call draws anew. With an int or a PhiloxState, which is read and not moved on, give each call its
+        own `offset`.
     offset : int
         Draw number, < 2^32.
 

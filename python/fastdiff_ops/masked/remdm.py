@@ -230,11 +230,16 @@ def _run(
             revealed = columns.valid
             if columns.order.shape[1]:
                 told = None if condition is None else condition[step].expand(run.batch)
-                drawn = draw_scored(run, run.evaluate(columns.positions, told), columns, step, 1.0)
-                write(run, columns, revealed, drawn.tokens)
-                kept = confidence.gather(1, columns.order)
-                confidence.scatter_(1, columns.order, torch.where(revealed, drawn.logprob.exp(), kept))
-                revealed = revealed & (drawn.tokens >= 0)
+                evaluation = run.evaluate(columns.positions, told)
+                if by_confidence:
+                    drawn = draw_scored(run, evaluation, columns, step, 1.0)
+                    write(run, columns, revealed, drawn.tokens)
+                    kept = confidence.gather(1, columns.order)
+                    confidence.scatter_(1, columns.order, torch.where(revealed, drawn.logprob.exp(), kept))
+                    tokens = drawn.tokens
+                else:  # the same tokens, without their probabilities
+                    tokens = run.reveal_(evaluation, columns.positions, step)
+                revealed = revealed & (tokens >= 0)
             run.tokens.masked_fill_(changes & shown, run.mask_id)
             record.step(run, columns, revealed)
             ended = run.done()

@@ -79,7 +79,8 @@ def vocab_parallel_sample(
     score_temperature : float or Tensor [R], optional
         > 0: also return statistics of softmax(logits / score_temperature).
     seed : int, torch.Generator, PhiloxState, None, or R ints
-        The same on every rank, except that of a Generator and None, rank 0's numbers are used everywhere.
+        The same on every rank, except that of a Generator and None, rank 0's numbers are used everywhere. A
+        PhiloxState is read, not moved on.
     offset, row_ids
         Draw number and names of the rows, as in `fastdiff_ops.ops.gumbel_argmax`.
     uncond_logits, bias, suppressed : Tensor, optional
