@@ -13,6 +13,13 @@ namespace fd::encoding {
 
 constexpr int64_t kScratchBytes = 1 << 19;  // features of a block, all levels: half an L2 cache at most
 constexpr int kLargestBlock = 4096;
+constexpr int kPadding = kGroup;            // keeps columns of different levels off the same cache sets
+constexpr int64_t kFetchedAhead = 1 << 20;  // bytes of a level from which on its entries are prefetched
+
+inline const Leaves& leaves() {
+    static const Leaves& found = leaves_of(simd::level());
+    return found;
+}
 
 // Points of a block: as many as keep its features in the L2 cache, so that one level's entries pass the
 // caches once for all of them.
@@ -72,8 +79,15 @@ class BlockPoints {
     // Points [first, first + count) and, where slopes are wanted, their directions.
     void fill(const Real* x, const Real* u, int64_t first, int count) {
         groups = (count + kGroup - 1) / kGroup;
-        with_axes(shape_.axes,
-                  [&]<int N>() { fill_axes<N>(x + first * N, u == nullptr ? u : u + first * N, count); });
+        x += first * shape_.axes;
+        if (u != nullptr) u += first * shape_.axes;
+        int done = 0;
+        if constexpr (dtype_of<Real> == DType::f32) {
+            done = count / kGroup;
+            leaves().fill[shape_.axes - 1](x, u, shape_.bounds, done, stride_, x_.get(), u_.get(),
+                                           valid_.get());
+        }
+        with_axes(shape_.axes, [&]<int N>() { fill_axes<N>(x, u, done, count); });
     }
 
     // From group `g` on.
@@ -86,9 +100,9 @@ class BlockPoints {
 
   private:
     template <int N>
-    void fill_axes(const Real* x, const Real* u, int count) {
+    void fill_axes(const Real* x, const Real* u, int from_group, int count) {
         const Bounds bounds = shape_.bounds;
-        for (int g = 0; g < groups; ++g) {
+        for (int g = from_group; g < groups; ++g) {
             uint32_t finite = 0;
             const int used = std::min(count - g * kGroup, kGroup);
             for (int p = 0; p < used; ++p) {
@@ -140,8 +154,7 @@ template <class Real>
 void locate(Lattice lattice, Wanted wanted, int axes, const Level<Real>& level, Bounds bounds,
             const Points<Real>& points, int groups, int first, int count, const Located<Real>& out) {
     if constexpr (dtype_of<Real> == DType::f32) {
-        static const Leaves& leaves = leaves_of(simd::level());
-        leaves.locate[static_cast<int>(lattice)][static_cast<int>(wanted)][axes - 1](
+        leaves().locate[static_cast<int>(lattice)][static_cast<int>(wanted)][axes - 1](
             level, bounds, points, groups, first, count, out);
     } else {
         with_axes(axes, [&]<int N>() {
@@ -164,52 +177,109 @@ void locate(Lattice lattice, Wanted wanted, int axes, const Level<Real>& level, 
 // Entries and weights of a run of groups.
 template <class Real>
 struct Run {
-    static constexpr int kSize = std::max<int>(kRunBytes / 8, 2 * kVerticesAtOnce * kGroup);
+    static constexpr int kSize = kVerticesAtOnce * kGroup;
     alignas(64) uint32_t index[kSize];
     alignas(64) Real weight[kSize];
     uint8_t axes[kSize];
+    int group, groups, vertex;  // the first group, how many, and the first vertex
 
-    static int groups(int vertices) { return kSize / (vertices * kGroup); }
+    static int longest(int vertices) { return kSize / (vertices * kGroup); }
 };
 
-// Calls visit(first group, groups, first vertex, vertices, run) for everything of a level, in order of the
-// vertices for each point.
+// A level's entries, where they have to be fetched before they are read.
+struct Slice {
+    const char* rows;
+    int row_bytes;
+    bool ahead;
+
+    Slice(const void* first, int64_t bytes_a_row, uint32_t entries)
+        : rows(static_cast<const char*>(first)),
+          row_bytes(static_cast<int>(bytes_a_row)),
+          ahead(bytes_a_row * entries >= kFetchedAhead) {}
+
+    template <class Real>
+    void fetch(const Run<Real>& run, int vertices) const {
+        for (int i = 0; i < run.groups * vertices * kGroup; ++i)
+            __builtin_prefetch(rows + static_cast<int64_t>(run.index[i]) * row_bytes);
+    }
+};
+
+// Calls visit(run, vertices) for everything of a level, in order of the vertices for each point. While a run
+// is visited, the entries of the next one are on their way.
 template <class Real, class Visit>
 void for_each_run(Lattice lattice, Wanted wanted, bool with_order, const EncodeShape& shape,
-                  const Level<Real>& level, const BlockPoints<Real>& block, const Visit& visit) {
-    Run<Real> run;
+                  const Level<Real>& level, const Slice& slice, const BlockPoints<Real>& block,
+                  const Visit& visit) {
+    Run<Real> runs[2];
     const int total = vertices_of(lattice, shape.axes), at_once = std::min(total, kVerticesAtOnce);
-    const int step = Run<Real>::groups(at_once);
-    for (int g = 0; g < block.groups; g += step) {
-        const int groups = std::min(step, block.groups - g);
-        for (int first = 0; first < total; first += at_once) {
-            locate<Real>(lattice, wanted, shape.axes, level, shape.bounds, block.from(g), groups, first,
-                         at_once, {run.index, run.weight, with_order ? run.axes : nullptr});
-            visit(g, groups, first, at_once, run);
+    const int step = Run<Real>::longest(at_once);
+    const auto found = [&](Run<Real>& run, int g, int vertex) {
+        if (vertex == total) g += step, vertex = 0;
+        if (g >= block.groups) return false;
+        run.group = g, run.groups = std::min(step, block.groups - g), run.vertex = vertex;
+        locate<Real>(lattice, wanted, shape.axes, level, shape.bounds, block.from(g), run.groups, vertex,
+                     at_once, {run.index, run.weight, with_order ? run.axes : nullptr});
+        if (slice.ahead) slice.fetch(run, at_once);
+        return true;
+    };
+    bool more = found(runs[0], 0, 0);
+    for (int now = 0; more; now ^= slice.ahead ? 1 : 0) {
+        Run<Real>& run = runs[now];
+        const int g = run.group, vertex = run.vertex + at_once;
+        if (slice.ahead) more = found(runs[now ^ 1], g, vertex);
+        visit(run, at_once);
+        if (!slice.ahead) more = found(run, g, vertex);
+    }
+}
+
+// Columns [levels][stride][F] of rows [points][levels][F] of any type, and rows of columns.
+template <class Real>
+void read_rows(const EncodeShape& shape, const void* rows, DType type, int64_t first, int count, int stride,
+               Real* columns) {
+    const int64_t begin = first * shape.width();
+    const char* from = static_cast<const char*>(rows) + begin * size_of(type);
+    if constexpr (dtype_of<Real> == DType::f32) {
+        if (type != DType::f64) {
+            return leaves().read_rows[__builtin_ctz(static_cast<unsigned>(shape.features))]
+                                     [static_cast<int>(type)](from, stride, count, shape.levels, columns);
+        }
+    }
+    for (int p = 0; p < count; ++p) {
+        for (int i = 0; i < shape.width(); ++i) {
+            const int l = i / shape.features, c = i % shape.features;
+            columns[(static_cast<int64_t>(l) * stride + p) * shape.features + c] =
+                widened<Real>(from, type, static_cast<int64_t>(p) * shape.width() + i);
         }
     }
 }
 
-// A level's columns of the upstream gradient, [points][F].
 template <class Real>
-void load_columns(const EncodeShape& shape, const void* grad, DType type, int l, int64_t first, int count,
-                  Real* out) {
-    const auto load = [&]<class T>(const T* rows) {
+void write_rows(const EncodeShape& shape, const Real* columns, int64_t first, int count, int stride,
+                DType type, void* rows) {
+    char* to = static_cast<char*>(rows) + first * shape.width() * size_of(type);
+    if constexpr (dtype_of<Real> == DType::f32) {
+        if (type != DType::f64) {
+            return leaves().write_rows[__builtin_ctz(static_cast<unsigned>(shape.features))]
+                                      [static_cast<int>(type)](columns, stride, count, shape.levels, to);
+        }
+    }
+    const auto write = [&]<class T>(T* out) {
         for (int p = 0; p < count; ++p) {
-            const T* from = rows + (first + p) * shape.width() + l * shape.features;
-            for (int c = 0; c < shape.features; ++c)
-                out[p * shape.features + c] = static_cast<Real>(detail::widen(from[c]));
+            for (int i = 0; i < shape.width(); ++i, ++out) {
+                const int l = i / shape.features, c = i % shape.features;
+                detail::narrow(columns[(static_cast<int64_t>(l) * stride + p) * shape.features + c], *out);
+            }
         }
     };
     switch (type) {
         case DType::f16:
-            return load(static_cast<const half*>(grad));
+            return write(reinterpret_cast<half*>(to));
         case DType::bf16:
-            return load(static_cast<const bfloat16*>(grad));
+            return write(reinterpret_cast<bfloat16*>(to));
         case DType::f32:
-            return load(static_cast<const float*>(grad));
+            return write(reinterpret_cast<float*>(to));
         default:
-            return load(static_cast<const double*>(grad));
+            return write(reinterpret_cast<double*>(to));
     }
 }
 

@@ -5,43 +5,16 @@
 namespace fd::encoding {
 namespace {
 
-// A level's features of every point of a block, [points][F], are what a leaf writes; a row of the result
-// takes them from all levels.
 template <class Real>
-void write_rows(const EncodeShape& shape, const Real* scratch, int stride, int count, int64_t first,
-                void* out, DType type) {
-    const auto write = [&]<class T>(T* rows) {
-        with_features(shape.features, [&]<int F>() {
-            for (int p = 0; p < count; ++p) {
-                T* row = rows + (first + p) * shape.levels * F;
-                const Real* from = scratch + p * F;
-                for (int l = 0; l < shape.levels; ++l, from += stride * F, row += F) {
-                    for (int c = 0; c < F; ++c) detail::narrow(from[c], row[c]);
-                }
-            }
-        });
-    };
-    switch (type) {
-        case DType::f16:
-            return write(static_cast<half*>(out));
-        case DType::bf16:
-            return write(static_cast<bfloat16*>(out));
-        case DType::f32:
-            return write(static_cast<float*>(out));
-        default:
-            return write(static_cast<double*>(out));
-    }
-}
-
-template <class Real>
-void gather(const void* slice, DType type, int features, const Run<Real>& run, int vertices, int groups,
-            Real* out) {
+void gather(const void* slice, DType type, int features, const Run<Real>& run, int vertices, Real* out) {
+    out += static_cast<int64_t>(run.group) * kGroup * features;
+    const bool fresh = run.vertex == 0;
     if constexpr (dtype_of<Real> == DType::f32) {
-        static const Leaves& leaves = leaves_of(simd::level());
-        leaves.gather[__builtin_ctz(static_cast<unsigned>(features))][static_cast<int>(type)](
-            slice, run.index, run.weight, vertices, groups, out);
+        leaves().gather[__builtin_ctz(static_cast<unsigned>(features))][static_cast<int>(type)](
+            slice, run.index, run.weight, vertices, run.groups, fresh, out);
     } else {
-        for (int p = 0; p < groups * kGroup; ++p) {
+        if (fresh) std::fill_n(out, run.groups * kGroup * features, Real(0));
+        for (int p = 0; p < run.groups * kGroup; ++p) {
             for (int k = 0; k < vertices; ++k) {
                 const int at = (p / kGroup * vertices + k) * kGroup + p % kGroup;
                 for (int c = 0; c < features; ++c) {
@@ -66,28 +39,33 @@ template <class Real>
 void encode(const EncodeCall& call, const Real* x, const Real* u, void* out, DType out_type) {
     const EncodeShape& shape = call.shape;
     const Levels<Real> levels = levels_of<Real>(call.lists, shape.axes);
-    const int capacity = block_points<Real>(shape);
+    const int capacity = block_points<Real>(shape), stride = capacity + kPadding;
     const Wanted wanted = u == nullptr ? Wanted::weights : Wanted::slopes;
     const char* table = static_cast<const char*>(call.table.data_ptr());
     const auto body = [&](int64_t begin, int64_t end) {
         BlockPoints<Real> block(shape, capacity, u != nullptr);
-        const std::unique_ptr<Real[]> scratch(new Real[static_cast<size_t>(capacity) * shape.width()]);
+        // zero where a level is not used
+        const std::unique_ptr<Real[]> columns(new Real[static_cast<size_t>(stride) * shape.width()]());
         for (int64_t b = begin; b < end; ++b) {
             const int64_t first = b * capacity;
             const int count = static_cast<int>(std::min<int64_t>(capacity, shape.points - first));
+            // the only level's features are the rows
+            const bool direct = shape.levels == 1 && shape.used_levels == 1 && out_type == dtype_of<Real> &&
+                                count % kGroup == 0;
+            Real* to = direct ? static_cast<Real*>(out) + first * shape.features : columns.get();
             block.fill(x, u, first, count);
-            std::fill_n(scratch.get(), static_cast<size_t>(capacity) * shape.width(), Real(0));
             for (int l = 0; l < shape.used_levels; ++l) {
                 const Level<Real>& level = levels.level[l];
-                const void* slice = table + level.offset * shape.features * size_of(call.table_type);
-                Real* features = scratch.get() + static_cast<size_t>(l) * capacity * shape.features;
-                for_each_run(call.lattice, wanted, false, shape, level, block,
-                             [&](int g, int groups, int, int vertices, const Run<Real>& run) {
-                                 gather<Real>(slice, call.table_type, shape.features, run, vertices, groups,
-                                              features + g * kGroup * shape.features);
+                const int64_t row_bytes = shape.features * size_of(call.table_type);
+                const Slice slice(table + level.offset * row_bytes, row_bytes, level.size);
+                Real* features = to + static_cast<size_t>(l) * stride * shape.features;
+                for_each_run(call.lattice, wanted, false, shape, level, slice, block,
+                             [&](const Run<Real>& run, int vertices) {
+                                 gather<Real>(slice.rows, call.table_type, shape.features, run, vertices,
+                                              features);
                              });
             }
-            write_rows<Real>(shape, scratch.get(), capacity, count, first, out, out_type);
+            if (!direct) write_rows<Real>(shape, columns.get(), first, count, stride, out_type, out);
         }
     };
     const int64_t blocks = (shape.points + capacity - 1) / capacity;
@@ -99,8 +77,7 @@ template <class Real>
 void dots(const void* slice, DType type, int features, const Run<Real>& run, const Real* grad, int vertices,
           int groups, Real* c) {
     if constexpr (dtype_of<Real> == DType::f32) {
-        static const Leaves& leaves = leaves_of(simd::level());
-        leaves.dot[__builtin_ctz(static_cast<unsigned>(features))][static_cast<int>(type)](
+        leaves().dot[__builtin_ctz(static_cast<unsigned>(features))][static_cast<int>(type)](
             slice, run.index, grad, vertices, groups, c);
     } else {
         const auto of = [&]<class T>(const T* rows) {
@@ -124,9 +101,8 @@ void combine(Lattice lattice, int axes, const Level<Real>& level, Bounds bounds,
              int groups, int first, int count, Run<Real>& run, const Real* c, Real* dx) {
     const Located<Real> at{run.index, run.weight, run.axes};
     if constexpr (dtype_of<Real> == DType::f32) {
-        static const Leaves& leaves = leaves_of(simd::level());
-        leaves.combine[static_cast<int>(lattice)][axes - 1](level, bounds, points, groups, first, count, at,
-                                                            c, dx);
+        leaves().combine[static_cast<int>(lattice)][axes - 1](level, bounds, points, groups, first, count, at,
+                                                              c, dx);
     } else {
         with_axes(axes, [&]<int N>() {
             if (lattice == Lattice::simplex) {
@@ -149,24 +125,31 @@ void gradient(const EncodeCall& call, const Real* x, const Tensor& grad, Real* d
     const bool simplex = call.lattice == Lattice::simplex;
     const auto body = [&](int64_t begin, int64_t end) {
         BlockPoints<Real> block(shape, kBlock, false);
-        const std::unique_ptr<Real[]> columns(new Real[kBlock * static_cast<size_t>(shape.features)]());
+        const std::unique_ptr<Real[]> columns(
+            new Real[(kBlock + kPadding) * static_cast<size_t>(shape.width())]());
         const std::unique_ptr<Real[]> sums(new Real[kBlock * static_cast<size_t>(shape.axes)]);
         alignas(64) Real c[Run<Real>::kSize];
         for (int64_t b = begin; b < end; ++b) {
             const int64_t first = b * kBlock;
             const int count = static_cast<int>(std::min<int64_t>(kBlock, shape.points - first));
             block.fill(x, nullptr, first, count);
+            read_rows<Real>(shape, grad.data_ptr(), grad_type, first, count, kBlock + kPadding,
+                            columns.get());
             std::fill_n(sums.get(), kBlock * static_cast<size_t>(shape.axes), Real(0));
             for (int l = 0; l < shape.used_levels; ++l) {
                 const Level<Real>& level = levels.level[l];
-                const void* slice = table + level.offset * shape.features * size_of(call.table_type);
-                load_columns<Real>(shape, grad.data_ptr(), grad_type, l, first, count, columns.get());
-                for_each_run(call.lattice, Wanted::weights, simplex, shape, level, block,
-                             [&](int g, int groups, int vertex, int vertices, Run<Real>& run) {
-                                 dots<Real>(slice, call.table_type, shape.features, run,
-                                            columns.get() + g * kGroup * shape.features, vertices, groups, c);
-                                 combine<Real>(call.lattice, shape.axes, level, shape.bounds, block.from(g),
-                                               groups, vertex, vertices, run, c, sums.get() + g * kGroup);
+                const int64_t row_bytes = shape.features * size_of(call.table_type);
+                const Slice slice(table + level.offset * row_bytes, row_bytes, level.size);
+                const Real* column =
+                    columns.get() + static_cast<size_t>(l) * (kBlock + kPadding) * shape.features;
+                for_each_run(call.lattice, Wanted::weights, simplex, shape, level, slice, block,
+                             [&](Run<Real>& run, int vertices) {
+                                 const int p = run.group * kGroup;
+                                 dots<Real>(slice.rows, call.table_type, shape.features, run,
+                                            column + p * shape.features, vertices, run.groups, c);
+                                 combine<Real>(call.lattice, shape.axes, level, shape.bounds,
+                                               block.from(run.group), run.groups, run.vertex, vertices, run,
+                                               c, sums.get() + p);
                              });
             }
             for (int p = 0; p < count; ++p) {

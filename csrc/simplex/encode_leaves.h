@@ -10,7 +10,6 @@ namespace fd::encoding {
 
 constexpr int kGroup = 16;           // points that are located together
 constexpr int kVerticesAtOnce = 32;  // of a cubic cell; a simplex has nine at most
-constexpr int kRunBytes = 8192;      // entries and weights of a run of groups
 
 // What is wanted at the vertices: their weights, or how these change along a direction.
 enum class Wanted : int { weights = 0, slopes = 1 };
@@ -41,9 +40,22 @@ struct Leaves {
                             int first, int count, const Located<float>& out);
     Locate locate[2][2][kMaxAxes];
 
-    // out[p][c] += sum_k weight[k][p] table[index[k][p]][c] over groups of points, k in order, one fma each.
+    // `groups` whole groups of points axis by axis, inside the bounds; `valid` says which are finite. Null u:
+    // no directions.
+    using Fill = void (*)(const float* x, const float* u, Bounds bounds, int groups, int stride, float* x_out,
+                          float* u_out, uint16_t* valid);
+    Fill fill[kMaxAxes];
+
+    // Between columns [levels][stride][F], of whole groups, and rows [points][levels][F].
+    using WriteRows = void (*)(const float* columns, int stride, int points, int levels, void* rows);
+    WriteRows write_rows[4][3];
+    using ReadRows = void (*)(const void* rows, int stride, int points, int levels, float* columns);
+    ReadRows read_rows[4][3];
+
+    // out[p][c] += sum_k weight[k][p] table[index[k][p]][c] over groups of points, k in order, one fma each;
+    // `fresh`: out begins with 0.
     using Gather = void (*)(const void* table, const uint32_t* index, const float* weight, int vertices,
-                            int groups, float* out);
+                            int groups, bool fresh, float* out);
     Gather gather[4][3];
 
     // c[k][p] = <grad[p], table[index[k][p]]>, features in order.

@@ -25,16 +25,23 @@ namespace {
     const Leaves kLeaves = {                                                              \
         {{FD_LOCATE_OF(simplex, Wanted::weights), FD_LOCATE_OF(simplex, Wanted::slopes)}, \
          {FD_LOCATE_OF(grid, Wanted::weights), FD_LOCATE_OF(grid, Wanted::slopes)}},      \
+        FD_AXES_OF(fill),                                                                 \
+        FD_FEATURES_OF(write_rows),                                                       \
+        FD_FEATURES_OF(read_rows),                                                        \
         FD_FEATURES_OF(gather),                                                           \
         FD_FEATURES_OF(dot),                                                              \
         {FD_AXES_OF(combine_simplex), FD_AXES_OF(combine_grid)},                          \
         {scatter<1>, scatter<2>, scatter<4>, scatter<8>}}
+
+// Arrays of vectors stay in registers only where every loop over them is unrolled.
+#define FD_UNROLL_LANES _Pragma("GCC unroll 9")
 
 namespace scalar {
 #define FD_LEVEL 0
 #include "simplex/gather_level.h"
 #include "simplex/gradient_level.h"
 #include "simplex/locate_level.h"
+#include "simplex/rows_level.h"
 #undef FD_LEVEL
 FD_LEAVES;
 }  // namespace scalar
@@ -44,9 +51,12 @@ FD_LEAVES;
 #pragma GCC target("avx2,fma,f16c,bmi,bmi2")
 namespace avx2 {
 #define FD_LEVEL 1
+#include "simplex/lanes_level.h"
+// after the vectors
 #include "simplex/gather_level.h"
 #include "simplex/gradient_level.h"
 #include "simplex/locate_level.h"
+#include "simplex/rows_level.h"
 #undef FD_LEVEL
 FD_LEAVES;
 }  // namespace avx2
@@ -56,9 +66,12 @@ FD_LEAVES;
 #pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,fma,f16c,bmi,bmi2,prefer-vector-width=512")
 namespace avx512 {
 #define FD_LEVEL 2
+#include "simplex/lanes_level.h"
+// after the vectors
 #include "simplex/gather_level.h"
 #include "simplex/gradient_level.h"
 #include "simplex/locate_level.h"
+#include "simplex/rows_level.h"
 #undef FD_LEVEL
 FD_LEAVES;
 }  // namespace avx512

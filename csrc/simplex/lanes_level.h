@@ -36,6 +36,19 @@ inline Ints exclusive(Ints a, Ints b) { return _mm512_xor_si512(a, b); }
 inline Ints common(Ints a, Ints b) { return _mm512_and_si512(a, b); }
 inline Ints either(Ints a, Ints b) { return _mm512_or_si512(a, b); }
 inline Ints shifted(Ints a, int bits) { return _mm512_srli_epi32(a, static_cast<unsigned>(bits)); }
+inline Ints smallest(Ints a, Ints b) { return _mm512_min_epu32(a, b); }  // unsigned
+inline Mask equal(Ints a, Ints b) { return _mm512_cmpeq_epi32_mask(a, b); }
+inline Mask same(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
+inline Floats plus_where(Mask m, Floats a, Floats b) { return _mm512_mask_add_ps(a, m, a, b); }
+inline Ints plus_where(Mask m, Ints a, Ints b) { return _mm512_mask_add_epi32(a, m, a, b); }
+inline Ints load(const uint32_t* p) { return _mm512_loadu_si512(p); }
+inline Ints load(const uint8_t* p) {
+    return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+// table[at] in each lane, at < kLanes
+inline Floats chosen(Floats table, Ints at) { return _mm512_permutexvar_ps(at, table); }
+inline Ints chosen(Ints table, Ints at) { return _mm512_permutexvar_epi32(at, table); }
+inline uint32_t bits_of(Mask m) { return m; }
 inline Mask lanes_of(uint32_t bits) { return static_cast<Mask>(bits); }
 
 #else
@@ -75,6 +88,18 @@ inline Ints exclusive(Ints a, Ints b) { return _mm256_xor_si256(a, b); }
 inline Ints common(Ints a, Ints b) { return _mm256_and_si256(a, b); }
 inline Ints either(Ints a, Ints b) { return _mm256_or_si256(a, b); }
 inline Ints shifted(Ints a, int bits) { return _mm256_srli_epi32(a, bits); }
+inline Ints smallest(Ints a, Ints b) { return _mm256_min_epu32(a, b); }
+inline Mask equal(Ints a, Ints b) { return _mm256_cmpeq_epi32(a, b); }
+inline Mask same(Floats a, Floats b) { return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_EQ_OQ)); }
+inline Floats plus_where(Mask m, Floats a, Floats b) { return pick(m, plus(a, b), a); }
+inline Ints plus_where(Mask m, Ints a, Ints b) { return plus(a, common(m, b)); }
+inline Ints load(const uint32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+inline Ints load(const uint8_t* p) {
+    return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
+inline Floats chosen(Floats table, Ints at) { return _mm256_permutevar8x32_ps(table, at); }
+inline Ints chosen(Ints table, Ints at) { return _mm256_permutevar8x32_epi32(table, at); }
+inline uint32_t bits_of(Mask m) { return static_cast<uint32_t>(_mm256_movemask_ps(_mm256_castsi256_ps(m))); }
 inline Mask lanes_of(uint32_t bits) {
     const Ints own = _mm256_set_epi32(128, 64, 32, 16, 8, 4, 2, 1);
     return _mm256_cmpeq_epi32(_mm256_and_si256(all(bits), own), own);

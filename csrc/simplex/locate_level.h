@@ -40,9 +40,11 @@ inline LaneCell cell_of_lanes(const Floats* y, Bounds bounds, uint32_t valid) {
     cell.all_valid = valid == kAll && bounds == Bounds::clamp;
     if (bounds == Bounds::extend) {
         const Floats far = all(0x1p30f), near = all(-0x1p30f);
+        FD_UNROLL_LANES
         for (int i = 0; i < N; ++i)
             cell.valid = both(cell.valid, both(greater(y[i], near), greater(far, y[i])));
     }
+    FD_UNROLL_LANES
     for (int i = 0; i < N; ++i) {
         Floats whole = floors(y[i]);
         if (!cell.all_valid) whole = pick(cell.valid, whole, all(0.0f));
@@ -54,6 +56,7 @@ inline LaneCell cell_of_lanes(const Floats* y, Bounds bounds, uint32_t valid) {
 
 template <int N>
 inline void lattice_place(const Level<float>& level, const float* x, int stride, Floats* y) {
+    FD_UNROLL_LANES
     for (int i = 0; i < N; ++i) y[i] = fused(all(level.scale), load(x + i * stride), all(level.shift[i]));
 }
 
@@ -81,33 +84,58 @@ struct Swapped {
     }
 };
 
-// Number of a vertex of a dense level inside the cube (simplex::DenseNumber); bit i of `ones` is added to
-// v_i.
+// simplex::DenseNumber inside the cube, where a step along an axis moves the number by a constant; `e` are
+// the digits before they wrap, and a wrap moves it by a constant, too. `path` holds numbers of axes.
 template <int N>
-inline Ints dense_index_lanes(const Level<float>& level, const Ints* v, Ints ones) {
-    const Ints one = all(1u), a = all(static_cast<uint32_t>(level.a)),
-               k = all(static_cast<uint32_t>(level.k));
-    const Ints m = all(static_cast<uint32_t>(level.a + N * level.k)), zero = all(0u);
-    const Ints last = plus(v[N - 1], common(shifted(ones, N - 1), one));
-    Ints digit[N], t = last;
-    for (int i = 0; i < N - 1; ++i) {
-        const Ints e = minus(plus(v[i], common(shifted(ones, i), one)), last);
-        const Mask wraps = greater(zero, e);
-        digit[i] = pick(wraps, plus(e, a), e);
-        t = pick(wraps, plus(t, k), t);
+struct DenseLanes {
+    Ints number, jump, whole, e[N], move[N], carry[N];
+
+    DenseLanes(const Level<float>& level, const Ints* v) {
+        const uint32_t a = static_cast<uint32_t>(level.a), k = static_cast<uint32_t>(level.k);
+        alignas(64) uint32_t jumps[16] = {}, moves[16] = {};
+        uint32_t power[N] = {1}, rows = 1, sum = 0;
+        FD_UNROLL_LANES
+        for (int i = 1; i < N; ++i) power[i] = rows *= a;
+        number = N == 1 ? v[0] : times(v[N - 1], all(rows));
+        FD_UNROLL_LANES
+        for (int i = 0; i < N - 1; ++i) {
+            e[i] = minus(v[i], v[N - 1]);
+            number = plus(number, i == 0 ? e[0] : times(e[i], all(power[i])));
+            carry[i] = all(power[i] * a + k * rows);
+            jumps[i] = power[i];
+            sum += power[i];
+            moves[i] = 1u, moves[N - 1] = ~0u;
+            move[i] = load(moves);
+            moves[i] = 0u;
+        }
+        jumps[N - 1] = rows - sum;
+        jump = load(jumps);
+        whole = all(rows * (a + N * k));
     }
-    t = pick(greater(zero, t), plus(t, m), t);
-    t = pick(greater(m, t), t, minus(t, m));
-    for (int i = N - 2; i >= 0; --i) t = plus(times(t, a), digit[i]);
-    return t;
-}
+
+    void step(Ints axis) {
+        number = plus(number, chosen(jump, axis));
+        FD_UNROLL_LANES
+        for (int i = 0; i < N - 1; ++i) e[i] = plus(e[i], chosen(move[i], axis));
+    }
+
+    Ints value() const {
+        Ints n = number;
+        FD_UNROLL_LANES
+        for (int i = 0; i < N - 1; ++i) n = plus_where(greater(all(0u), e[i]), n, carry[i]);
+        n = smallest(n, plus(n, whole));  // unsigned: a number below 0 is a large one
+        return smallest(n, minus(n, whole));
+    }
+};
+
+constexpr uint32_t kLargestDenseInLanes = 1u << 29;  // twice the number of entries must not overflow
 
 template <Wanted W, int N>
 void locate_simplex(const Level<float>& level, Bounds bounds, const Points<float>& points, int groups, int,
                     int, const Located<float>& out) {
     constexpr int K = simplex::vertices(N);
     constexpr bool slopes = W == Wanted::slopes;
-    if (bounds == Bounds::extend && level.dense) {
+    if (level.dense && (bounds == Bounds::extend || level.size > kLargestDenseInLanes)) {
         return scalar::locate_simplex<W, N>(level, bounds, points, groups, 0, K, out);
     }
     const Floats skew = all(simplex::skew<float>(N)), scale = all(level.scale);
@@ -116,16 +144,19 @@ void locate_simplex(const Level<float>& level, Bounds bounds, const Points<float
         Floats y[N];
         lattice_place<N>(level, points.x + p, points.stride, y);
         Floats sum = y[0];
+        FD_UNROLL_LANES
         for (int i = 1; i < N; ++i) sum = plus(sum, y[i]);
+        FD_UNROLL_LANES
         for (int i = 0; i < N; ++i) y[i] = fused(skew, sum, y[i]);
         LaneCell cell = cell_of_lanes<N>(y, bounds, points.valid[p / kGroup] >> (p % kGroup));
 
-        // Payload 0: what the hash changes by, or the axis as a bit; payload 1: the axis number.
+        // Payload 0: what the hash changes by, or the axis; payload 1: the axis.
         Ints path[N][2], hash = all(0u);
         Floats along[N], total = all(0.0f);
+        FD_UNROLL_LANES
         for (int i = 0; i < N; ++i) {
             if (level.dense) {
-                path[i][0] = all(1u << i);
+                path[i][0] = all(static_cast<uint32_t>(i));
             } else {
                 const Ints prime = all(hash_prime(i));
                 const Ints product = i == 0 ? cell.v[0] : times(cell.v[i], prime);
@@ -144,6 +175,7 @@ void locate_simplex(const Level<float>& level, Bounds bounds, const Points<float
             simplex::sorting_network<N>([&](int i, int j) {
                 Swapped<2>{cell.f[i], cell.f[j]}(path[i], path[j], along[i], along[j], slopes);
             });
+            FD_UNROLL_LANES
             for (int k = 0; k < N; ++k)
                 store(out.axes + p / kGroup * N * kGroup + k * kGroup + p % kGroup, path[k][1]);
         } else {
@@ -155,11 +187,13 @@ void locate_simplex(const Level<float>& level, Bounds bounds, const Points<float
         float* weight = out.weight + at;
         if (slopes) {
             store(weight, or_nan(cell, minus(all(-0.0f), times(scale, fused(skew, total, along[0])))));
+            FD_UNROLL_LANES
             for (int k = 1; k < N; ++k)
                 store(weight + k * kGroup, or_nan(cell, times(scale, minus(along[k - 1], along[k]))));
             store(weight + N * kGroup, or_nan(cell, times(scale, fused(skew, total, along[N - 1]))));
         } else {
             store(weight, or_nan(cell, minus(all(1.0f), cell.f[0])));
+            FD_UNROLL_LANES
             for (int k = 1; k < N; ++k)
                 store(weight + k * kGroup, or_nan(cell, minus(cell.f[k - 1], cell.f[k])));
             store(weight + N * kGroup, or_nan(cell, cell.f[N - 1]));
@@ -167,15 +201,17 @@ void locate_simplex(const Level<float>& level, Bounds bounds, const Points<float
 
         uint32_t* index = out.index + at;
         if (level.dense) {
-            Ints ones = all(0u);
-            store(index, dense_index_lanes<N>(level, cell.v, ones));
+            DenseLanes<N> dense(level, cell.v);
+            store(index, dense.value());
+            FD_UNROLL_LANES
             for (int k = 0; k < N; ++k) {
-                ones = either(ones, path[k][0]);
-                store(index + (k + 1) * kGroup, dense_index_lanes<N>(level, cell.v, ones));
+                dense.step(path[k][0]);
+                store(index + (k + 1) * kGroup, dense.value());
             }
         } else {
             const Ints mask = all(level.mask);
             store(index, common(hash, mask));
+            FD_UNROLL_LANES
             for (int k = 0; k < N; ++k) {
                 hash = exclusive(hash, path[k][0]);
                 store(index + (k + 1) * kGroup, common(hash, mask));
@@ -201,6 +237,7 @@ void locate_grid(const Level<float>& level, Bounds bounds, const Points<float>& 
         Ints part[N][2];
         Floats factor[N][2];
         uint32_t stride = 1;
+        FD_UNROLL_LANES
         for (int i = 0; i < N; ++i) {
             if (level.dense) {
                 part[i][0] = i == 0 ? cell.v[0] : times(cell.v[i], all(stride));
@@ -216,18 +253,22 @@ void locate_grid(const Level<float>& level, Bounds bounds, const Points<float>& 
         const auto joined = [&](Ints a, Ints b) { return level.dense ? plus(a, b) : exclusive(a, b); };
         Ints low_index[kLowVertices];
         Floats low_weight[kLowVertices];
+        FD_UNROLL_LANES
         for (int k = 0; k < kLowVertices; ++k) {
             low_index[k] = part[0][k & 1];
             low_weight[k] = factor[0][k & 1];
+            FD_UNROLL_LANES
             for (int i = 1; i < kLow; ++i) {
                 low_index[k] = joined(low_index[k], part[i][k >> i & 1]);
                 low_weight[k] = times(low_weight[k], factor[i][k >> i & 1]);
             }
         }
         for (int k = first; k < first + count; k += kLowVertices) {
+            FD_UNROLL_LANES
             for (int j = 0; j < kLowVertices; ++j) {
                 Ints index = low_index[j];
                 Floats weight = low_weight[j];
+                FD_UNROLL_LANES
                 for (int i = kLow; i < N; ++i) {
                     index = joined(index, part[i][k >> i & 1]);
                     weight = times(weight, factor[i][k >> i & 1]);

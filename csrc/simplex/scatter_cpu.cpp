@@ -9,6 +9,9 @@
 namespace fd::encoding {
 namespace {
 
+constexpr int64_t kScatterBytes = 1 << 20;  // upstream gradients of a block of points, all levels
+constexpr int kLargestScatter = 16384;
+
 template <class Real>
 void scatter(const Run<Real>& run, const Real* grad, int features, int vertices, int points, uint32_t begin,
              uint32_t end, Real* table) {
@@ -16,9 +19,8 @@ void scatter(const Run<Real>& run, const Real* grad, int features, int vertices,
         scatter_points<F, Real>(run.index, run.weight, grad, vertices, points, begin, end, table);
     };
     if constexpr (dtype_of<Real> == DType::f32) {
-        static const Leaves& leaves = leaves_of(simd::level());
-        leaves.scatter[__builtin_ctz(static_cast<unsigned>(features))](run.index, run.weight, grad, vertices,
-                                                                       points, begin, end, table);
+        leaves().scatter[__builtin_ctz(static_cast<unsigned>(features))](run.index, run.weight, grad,
+                                                                         vertices, points, begin, end, table);
     } else {
         with_features(features, of);
     }
@@ -27,40 +29,48 @@ void scatter(const Run<Real>& run, const Real* grad, int features, int vertices,
 template <class Real>
 void scatter_all(Lattice lattice, const EncodeShape& shape, const LevelLists& lists, const Real* x,
                  const Real* u, const Tensor& grad, Real* table) {
-    constexpr int kBlock = 1024;
     const Levels<Real> levels = levels_of<Real>(lists, shape.axes);
     const DType grad_type = dtype_of_tensor(grad, "grad");
     const Wanted wanted = u == nullptr ? Wanted::weights : Wanted::slopes;
     const int threads = static_cast<int>(torch::stable::get_num_threads());
     const int parts = std::max(threads / std::max(shape.used_levels, 1), 1);
-    const auto body = [&](int64_t begin, int64_t end) {
-        BlockPoints<Real> block(shape, kBlock, u != nullptr);
-        const std::unique_ptr<Real[]> columns(new Real[kBlock * static_cast<size_t>(shape.features)]);
-        for (int64_t task = begin; task < end; ++task) {
-            const int l = static_cast<int>(task / parts), part = static_cast<int>(task % parts);
-            const Level<Real>& level = levels.level[l];
-            const auto bound = [&](int i) {
-                return static_cast<uint32_t>(static_cast<uint64_t>(level.size) * static_cast<uint64_t>(i) /
-                                             parts);
-            };
-            const uint32_t begin_entry = bound(part), end_entry = bound(part + 1);
-            Real* rows = table + (level.offset + begin_entry) * shape.features;
-            for (int64_t first = 0; first < shape.points; first += kBlock) {
-                const int count = static_cast<int>(std::min<int64_t>(kBlock, shape.points - first));
-                block.fill(x, u, first, count);
-                load_columns<Real>(shape, grad.data_ptr(), grad_type, l, first, count, columns.get());
-                for_each_run(lattice, wanted, false, shape, level, block,
-                             [&](int g, int groups, int, int vertices, const Run<Real>& run) {
-                                 const int points = std::min(groups * kGroup, count - g * kGroup);
-                                 scatter<Real>(run, columns.get() + g * kGroup * shape.features,
-                                               shape.features, vertices, points, begin_entry, end_entry,
-                                               rows);
+    const int tasks = shape.used_levels * parts, workers = std::min(threads, tasks);
+    const int64_t fit = kScatterBytes / static_cast<int64_t>(shape.width() * sizeof(Real));
+    const int capacity = static_cast<int>(std::clamp<int64_t>(fit / kGroup * kGroup, 256, kLargestScatter));
+    const int stride = capacity + kPadding;
+    const auto work = [&](int worker) {
+        BlockPoints<Real> block(shape, capacity, u != nullptr);
+        const std::unique_ptr<Real[]> columns(new Real[static_cast<size_t>(stride) * shape.width()]);
+        for (int64_t first = 0; first < shape.points; first += capacity) {
+            const int count = static_cast<int>(std::min<int64_t>(capacity, shape.points - first));
+            block.fill(x, u, first, count);
+            read_rows<Real>(shape, grad.data_ptr(), grad_type, first, count, stride, columns.get());
+            for (int task = worker; task < tasks; task += workers) {
+                const int l = task / parts, part = task % parts;
+                const Level<Real>& level = levels.level[l];
+                const auto bound = [&](int i) {
+                    return static_cast<uint32_t>(static_cast<uint64_t>(level.size) *
+                                                 static_cast<uint64_t>(i) / parts);
+                };
+                const uint32_t begin_entry = bound(part), end_entry = bound(part + 1);
+                Real* rows = table + (level.offset + begin_entry) * shape.features;
+                const Slice slice(table + level.offset * shape.features, shape.features * sizeof(Real),
+                                  level.size);
+                const Real* column = columns.get() + static_cast<size_t>(l) * stride * shape.features;
+                for_each_run(lattice, wanted, false, shape, level, slice, block,
+                             [&](const Run<Real>& run, int vertices) {
+                                 const int p = run.group * kGroup;
+                                 scatter<Real>(run, column + p * shape.features, shape.features, vertices,
+                                               std::min(run.groups * kGroup, count - p), begin_entry,
+                                               end_entry, rows);
                              });
             }
         }
     };
-    const int64_t tasks = static_cast<int64_t>(shape.used_levels) * parts;
-    if (tasks > 0 && shape.points > 0) torch::stable::parallel_for(0, tasks, 1, body);
+    if (workers == 1) return work(0);
+    torch::stable::parallel_for(0, workers, 1, [&](int64_t begin, int64_t end) {
+        for (int64_t worker = begin; worker < end; ++worker) work(static_cast<int>(worker));
+    });
 }
 
 Tensor table_gradient(Lattice lattice, const Tensor& x, const Tensor* u, const Tensor& grad,
