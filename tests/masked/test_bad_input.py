@@ -60,6 +60,8 @@ def ancestral(model=None, tokens=TOKENS, **options) -> Tensor:
         ({"forbidden": [VOCAB]}, ValueError, rf"`forbidden` must be in \[0, {VOCAB}\)"),
         ({"forbidden": [-1]}, ValueError, "`forbidden` must be in"),
         ({"forbidden": [1.5]}, TypeError, "`forbidden` must hold ints"),
+        ({"forbidden": 1.5}, TypeError, "`forbidden` must hold ints"),
+        ({"schedule": "cosine"}, TypeError, "`schedule` must be a MaskSchedule, as"),
         ({"sequence_ids": [1, 1]}, ValueError, "`sequence_ids` must differ"),
         ({"sequence_ids": [1]}, ValueError, "`sequence_ids` must have an entry for each sequence: 2"),
         ({"sequence_ids": [1, -1]}, ValueError, r"`sequence_ids` must be in \[0, 2\^32\), got -1"),

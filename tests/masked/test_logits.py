@@ -64,3 +64,13 @@ def test_top_p_is_not_rounded() -> None:
         lambda x: logits, torch.full((1, 200), 3), mask_id=3, top_p=0.6 - 1e-9, tokens_per_step=200, seed=0
     )
     assert not result.any()
+
+
+@each_sampler
+def test_one_forbidden_token(sampler) -> None:
+    table = torch.zeros(2, 10, V).index_fill(2, torch.tensor([3]), 50.0)
+    tokens = torch.full((2, 10), MASK)
+    result = sampler(lambda x: table[: len(x)], tokens, mask_id=MASK, seed=1, forbidden=3)
+    assert not (result == 3).any()
+    again = sampler(lambda x: table[: len(x)], tokens, mask_id=MASK, seed=1, forbidden=[3])
+    assert torch.equal(again, result)

@@ -59,6 +59,11 @@ def test_errors(arguments, message: str) -> None:
         group_sizes(10, **arguments)
 
 
+def test_a_number_of_tokens_is_not_negative() -> None:
+    with pytest.raises(ValueError, match="`n` must be at least 0, got -3"):
+        group_sizes(-3)
+
+
 def test_steps_of_blocks() -> None:
     assert split_steps(10, 4) == [3, 3, 2, 2]
     with pytest.raises(ValueError, match="at least the number of blocks, 4, got 3"):

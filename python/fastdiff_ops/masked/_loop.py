@@ -44,7 +44,7 @@ class CommonOptions(TypedDict, total=False):
         Added to the logits.
     suppressed : bool Tensor [V] or [B, V], optional
         True for tokens that are never drawn.
-    forbidden : ints, optional
+    forbidden : int or ints, optional
         Tokens that are never drawn. The mask never is.
     seed : int, torch.Generator, PhiloxState, None, or one int for each sequence
         Of all draws. None draws a seed. With a seed per sequence no result depends on the batch.
@@ -73,7 +73,7 @@ class CommonOptions(TypedDict, total=False):
     unconditional: Tensor | None
     bias: Tensor | None
     suppressed: Tensor | None
-    forbidden: Sequence[int] | Tensor | None
+    forbidden: Sequence[int] | Tensor | int | None
     seed: Seed | Sequence[int] | Tensor
     sequence_ids: Sequence[int] | Tensor | None
     attention_mask: Tensor | None

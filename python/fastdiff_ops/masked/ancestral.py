@@ -14,7 +14,7 @@ from ._follow import Ragged, follow
 from ._loop import CommonOptions, Model, Run, SampleStats, start
 from .agenda import Phase, make_agenda, tell
 from .high_order import check_second_order, theta_weight
-from .schedule import LogLinear, MaskSchedule
+from .schedule import LogLinear, MaskSchedule, check_schedule
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -139,6 +139,7 @@ def ancestral_sample(
         raise ValueError(f"`final` must be 'sample', 'argmax' or 'keep', got {final!r}")
     if ragged not in ("left", "pad"):
         raise ValueError(f"`ragged` must be 'left' or 'pad', got {ragged!r}")
+    check_schedule(schedule)
     schedule = LogLinear() if schedule is None else schedule
     run = start(model, tokens, mask_id, **options)
     times = np.linspace(1.0, t_end, num_steps + 1)

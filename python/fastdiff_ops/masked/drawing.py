@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from fastdiff_ops import ops
+from fastdiff_ops.ops._rows import stream_number
 
 Number = float | Sequence[float] | Tensor
-_BLOCK16_FROM = 4096  # vocabulary size from which the block stream is used
 _LAZY = 0
 _SMALLEST = 2.0**-126  # normal float32
 
@@ -151,7 +151,6 @@ class Draw:
             parts = (positions[:, :-1], positions[:, -1:])
             return torch.cat([self.step_(tokens, evaluation, part, rng) for part in parts], dim=1)
         arguments = self.row_arguments(evaluation, k)
-        stream = int(evaluation.logits.shape[2] >= _BLOCK16_FROM)
         drawn: Tensor = torch.ops.fastdiff_ops.first_hitting_step_.default(
             tokens,
             evaluation.logits,
@@ -161,7 +160,7 @@ class Draw:
             None,
             *arguments.values(),
             self.threshold(evaluation, positions),
-            stream,
+            stream_number("auto", evaluation.logits.shape[2]),
             _LAZY,
         )
         return drawn
@@ -203,7 +202,7 @@ def make_draw(
     cfg_scale: Number = 0.0,
     bias: Tensor | None = None,
     suppressed: Tensor | None = None,
-    forbidden: Sequence[int] | Tensor | None = None,
+    forbidden: Sequence[int] | Tensor | int | None = None,
 ) -> Draw:
     """Check sampling options, and bring them to the device; see `Draw`."""
 
@@ -270,10 +269,11 @@ def _table(name: str, value: Tensor | None, batch: int, device: torch.device) ->
     return value.to(device, torch.bool if name == "suppressed" else torch.float32)
 
 
-def _ids(forbidden: Sequence[int] | Tensor | None) -> tuple[int, ...]:
+def _ids(forbidden: Sequence[int] | Tensor | int | None) -> tuple[int, ...]:
     if forbidden is None:
         return ()
-    numbers = forbidden.tolist() if isinstance(forbidden, Tensor) else list(forbidden)
+    numbers = forbidden.tolist() if isinstance(forbidden, Tensor) else forbidden
+    numbers = numbers if isinstance(numbers, Sequence) else [numbers]
     for number in numbers:
         if isinstance(number, bool) or not isinstance(number, int):
             raise TypeError(f"`forbidden` must hold ints, got {number!r:.80}")

@@ -15,7 +15,7 @@ from .agenda import Phase, make_agenda, tell
 from .blocks import block_counts, block_index
 from .high_order import Variant, check_second_order, split_group, trapezoidal_weight
 from .plan import Plan, check_plan, group_sizes, split_steps
-from .schedule import MaskSchedule
+from .schedule import MaskSchedule, check_schedule
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -159,6 +159,7 @@ def first_hitting_sample(
     check_plan(num_steps, tokens_per_step, plan)
     check_second_order(order, variant, theta, options.get("temperature", 1.0))
     _check_corrector(corrector_steps, corrector_frac)
+    check_schedule(schedule)
     if ragged not in ("left", "pad"):
         raise ValueError(f"`ragged` must be 'left' or 'pad', got {ragged!r}")
     run = start(model, tokens, mask_id, **options)

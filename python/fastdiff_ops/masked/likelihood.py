@@ -15,7 +15,7 @@ from fastdiff_ops.schedules._checks import check_count
 from ._loop import Model, _sequence_rng
 from .adapters import MaskedModel, as_model
 from .drawing import Evaluation
-from .schedule import MaskSchedule
+from .schedule import MaskSchedule, check_schedule
 
 Estimator = Literal["mask_count", "time", "any_order"]
 ESTIMATORS = ("mask_count", "time", "any_order")
@@ -104,6 +104,7 @@ def log_likelihood(
     check_count("num_samples", num_samples, 1)
     if estimator not in ESTIMATORS:
         raise ValueError(f"`estimator` must be one of {', '.join(ESTIMATORS)}, got {estimator!r}")
+    check_schedule(schedule)
     if network.time != "none" and schedule is None:
         raise ValueError(f"`schedule` is needed by a model that takes the time, as {network.time!r}")
     rng = _sequence_rng(seed, sequence_ids, len(tokens), tokens.device)

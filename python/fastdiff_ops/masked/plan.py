@@ -46,6 +46,7 @@ def group_sizes(
     >>> group_sizes(10, tokens_per_step=4)
     [4, 4, 2]
     """
+    check_count("n", n, 0)
     check_plan(num_steps, tokens_per_step, plan)
     if not isinstance(plan, str):
         return _explicit(n, plan)

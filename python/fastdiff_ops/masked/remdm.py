@@ -14,7 +14,7 @@ from fastdiff_ops.schedules._checks import check_count
 
 from ._loop import CommonOptions, Model, Run, SampleStats, start
 from ._scored import Record, draw_scored, gather, write
-from .schedule import LogLinear, MaskSchedule
+from .schedule import LogLinear, MaskSchedule, check_schedule
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -139,6 +139,7 @@ def remdm_sample(
         raise ValueError(f"`eta` must be in [0, 1], got {eta}")
     if options.get("eos_id") is not None:
         raise ValueError("`eos_id` ends blocks, which this sampler does not have")
+    check_schedule(schedule)
     schedule = LogLinear() if schedule is None else schedule
     grid, looping = _grid(schedule, num_steps, loop)
     sigma, reveal = transition(grid, eta * looping, rule)

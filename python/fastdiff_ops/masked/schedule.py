@@ -317,3 +317,10 @@ class FromAlpha(MaskSchedule):
             below = self._mask_prob(xp, middle) < m
             low, high = xp.where(below, middle, low), xp.where(below, high, middle)
         return 0.5 * (low + high)
+
+
+def check_schedule(schedule: object) -> None:
+    """Raise unless it is a MaskSchedule or None."""
+    if schedule is not None and not isinstance(schedule, MaskSchedule):
+        wanted = "a MaskSchedule, as MaskSchedule.from_name makes"
+        raise TypeError(f"`schedule` must be {wanted}, got {schedule!r:.80}")
