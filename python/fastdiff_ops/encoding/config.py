@@ -53,12 +53,12 @@ def read_config(config: Mapping[str, Any], lattice: str) -> dict[str, Any]:
     otype = config.get("otype", "SimplexGrid" if lattice == "simplex" else "HashGrid")
     if otype not in ("Grid", "SimplexGrid", *_TYPES):
         raise ValueError(f'`otype` must be "SimplexGrid", "HashGrid", "Grid" or "DenseGrid", got {otype!r}')
-    named = config.get("lattice", "simplex" if otype == "SimplexGrid" else "cubic")
-    if named != lattice:
-        raise ValueError(f"this configuration is of a {named!r} lattice, a {lattice!r} one is wanted")
     kind = config.get("type", _TYPES.get(otype, "Hash"))
     if kind not in ("Hash", "Dense"):
         raise ValueError(f'`type` must be "Hash" or "Dense", got {kind!r}')
+    named = config.get("lattice", "simplex" if otype == "SimplexGrid" else "cubic")
+    if named != lattice:
+        raise ValueError(f"this configuration is of a {named!r} lattice, a {lattice!r} one is wanted")
     if config.get("hash", "CoherentPrime") != "CoherentPrime":
         raise ValueError(f'`hash` must be "CoherentPrime", got {config["hash"]!r}')
     if config.get("stochastic_interpolation", False) is not False:

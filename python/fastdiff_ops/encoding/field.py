@@ -7,6 +7,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from ..ops._encode import autocast_dtype
 from ..ops._levels import check_int
 from ._module import Encoding
 
@@ -65,9 +66,7 @@ class FieldMLP(nn.Module):
 
     def forward(self, x: Tensor, max_level: int | None = None) -> Tensor:
         """Evaluate the field; `max_level` as in `fastdiff_ops.ops.simplex_encode`."""
-        autocast = torch.is_autocast_enabled(x.device.type)
-        features = self.encoding(
-            x, max_level, out_dtype=None if autocast else next(self.layers.parameters()).dtype
-        )
+        dtype = None if autocast_dtype(x.device) else next(self.layers.parameters()).dtype
+        features = self.encoding(x, max_level, out_dtype=dtype)
         values: Tensor = self.layers(features)
         return values

@@ -47,10 +47,18 @@ def encode(
         deterministic = torch.are_deterministic_algorithms_enabled()
     elif not isinstance(deterministic, bool):
         raise TypeError(f"`deterministic` must be a bool or None, got {type(deterministic).__name__}")
-    if out_dtype is None and table.dtype != torch.float64 and torch.is_autocast_enabled(x.device.type):
-        out_dtype = torch.get_autocast_dtype(x.device.type)
+    if out_dtype is None and table.dtype != torch.float64:
+        out_dtype = autocast_dtype(x.device)
     lists = (levels.scales, levels.shifts, levels.layout)
     return operator(x, table, *lists, BOUNDS[bounds], max_level, deterministic, out_dtype)
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the dtype to which autocast takes results on a device, None where it is off."""
+    kind = device.type
+    if not torch.amp.is_autocast_available(kind) or not torch.is_autocast_enabled(kind):
+        return None
+    return torch.get_autocast_dtype(kind)
 
 
 def _check(kind: type[Levels], x: Tensor, table: Tensor, levels: Levels) -> None:
