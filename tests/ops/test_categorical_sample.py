@@ -37,6 +37,11 @@ def filtered(logits: Tensor, temperature: float, top_k: int = 0, top_p: float = 
     return law / law.sum()
 
 
+def test_no_requests() -> None:
+    for options in ({}, {"temperature": 0.5, "top_p": 0.9}, {"replacement": False}):
+        assert categorical_sample(torch.zeros(0, 5), num_samples=3, seed=1, **options).shape == (0, 3)
+
+
 # ---- the law
 
 

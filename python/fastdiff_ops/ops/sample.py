@@ -117,7 +117,8 @@ def categorical_sample(
         True: the draws are independent; draw j is that of offset + j, so a next call goes on at offset +
         num_samples. False: they are different tokens, the first drawn first (see `gumbel_topk`).
     seed : see `make_rng`
-        One seed for all requests, or R of them: ints, or an int64 Tensor on the logits' device.
+        One seed for all requests, or R of them: ints, or an int64 Tensor on the logits' device. A PhiloxState is
+        read, not advanced.
     offset : int, or int64 Tensor [R]
         How many draws of the request came before: below 2^32. The same seed and offset give the same noise.
     rng : int64 Tensor [2] or [R, 3], instead of `seed` and `offset`
@@ -257,9 +258,9 @@ def _draws(row: Rows, theta: Tensor | None, noise: Noise, n: int) -> Tensor:
         state = _of_rows(state, n_rows).repeat_interleave(n, 0)
         state[:, 1] += torch.arange(n, device=state.device).repeat(n_rows)
         rows = torch.arange(n_rows, device=state.device) if rows is None else rows
-        heat, names, rows, theta = (
-            x if x is None or x.shape[0] == 1 < n_rows else x.repeat_interleave(n)
-            for x in (heat, names, rows, theta)
+        rows, names = (x if x is None else x.repeat_interleave(n) for x in (rows, names))
+        heat, theta = (
+            x if x is None or x.shape[0] != n_rows else x.repeat_interleave(n) for x in (heat, theta)
         )
     tokens: Tensor = _argmax(
         logits, heat, state, names, rows, base, scale, bias, suppressed, forbidden, theta, None, 0, width,
@@ -311,6 +312,7 @@ def _log_probabilities(
 
 def _log_of_probabilities(probs: Tensor, tokens: Tensor) -> Tensor:
     flat = probs.reshape(-1, probs.shape[-1]) if probs.dim() != 2 else probs
+    flat = flat.detach()
     chosen = flat.gather(1, tokens.clamp(min=0)).double()
     logprob = chosen.log() - flat.sum(1, keepdim=True, dtype=torch.float64).log()
     return torch.where(tokens < 0, -torch.inf, logprob)
