@@ -117,8 +117,8 @@ def categorical_sample(
         True: the draws are independent; draw j is that of offset + j, so a next call goes on at offset +
         num_samples. False: they are different tokens, the first drawn first (see `gumbel_topk`).
     seed : see `make_rng`
-        One seed for all requests, or R of them: ints, or an int64 Tensor on the logits' device. A PhiloxState is
-        read, not advanced.
+        One seed for all requests, or R of them: ints, or an int64 Tensor on the logits' device. A
+        PhiloxState is read, not advanced.
     offset : int, or int64 Tensor [R]
         How many draws of the request came before: below 2^32. The same seed and offset give the same noise.
     rng : int64 Tensor [2] or [R, 3], instead of `seed` and `offset`
