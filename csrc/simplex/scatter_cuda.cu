@@ -16,7 +16,8 @@ namespace fd::encoding {
 namespace {
 
 constexpr int kSector = 32;
-constexpr size_t kSharedBytes = 48 * 1024;
+constexpr int64_t kSharedBytes = 48 * 1024;
+constexpr int64_t kCoarse = 32, kFlush = 8;  // addends an entry: of a level in shared memory, of each block
 constexpr int kBlocksPerProcessor = 16;
 constexpr uint64_t kInfinity = 0x7ff0000000000000u;  // bits of a double
 
@@ -182,41 +183,43 @@ __global__ void __launch_bounds__(kThreads, 1) resolve(const __grid_constant__ S
     }
 }
 
+// Levels that are summed in shared memory: small, and with many addends for each entry.
 template <Mode M, class Real>
-void launch_scatter(void* stream, const CudaShape& shape, const ScatterArgs<Real>& args, int vertices) {
-    using Total = Sum<M, Real>;
-    // Coarse levels: few blocks, so that each adds many points before it flushes all entries.
-    ScatterArgs<Real> rest = args;
-    rest.list.count = 0;
+bool is_coarse(const ScatterArgs<Real>& args, const Level<Real>& level) {
+    const int64_t bytes = int64_t{level.size} * args.features * static_cast<int64_t>(sizeof(Sum<M, Real>));
+    return M != Mode::largest && bytes <= kSharedBytes && args.addends >= kCoarse * level.size;
+}
+
+template <Mode M, class Real>
+void launch_scatter(void* stream, const CudaShape& shape, const ScatterArgs<Real>& args) {
+    const int row_bytes = static_cast<int>(args.features * size_of(args.grad.type));
+    ScatterArgs<Real> coarse = args, fine = args;
+    coarse.list.count = fine.list.count = 0;
+    coarse.shared = true;
+    coarse.at_once = 1;
+    fine.at_once = M == Mode::largest ? 1 : std::max(kSector / row_bytes, 1);
+    int64_t largest = 1;
     for (int i = 0; i < args.list.count; ++i) {
-        const Level<Real>& level = args.levels.level[args.list.level[i]];
-        const size_t bytes =
-            static_cast<size_t>(level.size) * static_cast<size_t>(shape.features) * sizeof(Total);
-        const int64_t enough = int64_t{8} * level.size;
-        if (M == Mode::largest || bytes > kSharedBytes || shape.points * vertices < enough) {
-            rest.list.level[rest.list.count++] = args.list.level[i];
-            continue;
-        }
-        ScatterArgs<Real> coarse = args;
-        coarse.list = {{args.list.level[i]}, 1};
-        coarse.shared = true;
-        coarse.at_once = 1;
-        const int64_t useful = std::max<int64_t>(shape.points * vertices / enough, 1);
-        dim3 grid = stride_grid(shape.points, kThreads, 2);
-        grid.x = static_cast<unsigned>(std::min<int64_t>(grid.x, useful));
-        with_lattice(shape, [&]<Lattice L, int N>() {
-            launch(scatter<M, L, N, Real>, grid, kThreads, bytes, stream, coarse);
-        });
+        const uint8_t l = args.list.level[i];
+        const Level<Real>& level = args.levels.level[l];
+        LevelList& list = is_coarse<M>(args, level) ? coarse.list : fine.list;
+        list.level[list.count++] = l;
+        if (&list == &coarse.list) largest = std::max<int64_t>(largest, level.size);
     }
-    if (rest.list.count == 0) return;
-    rest.at_once =
-        M == Mode::largest
-            ? 1
-            : std::max<int>(kSector / static_cast<int>(shape.features * size_of(args.grad.type)), 1);
-    dim3 grid = stride_grid(shape.points, kThreads, kBlocksPerProcessor);
-    grid.y = static_cast<unsigned>((rest.list.count + rest.at_once - 1) / rest.at_once);
-    with_lattice(
-        shape, [&]<Lattice L, int N>() { launch(scatter<M, L, N, Real>, grid, kThreads, 0, stream, rest); });
+    with_lattice(shape, [&]<Lattice L, int N>() {
+        if (coarse.list.count > 0) {
+            dim3 grid = stride_grid(args.points, kThreads, 2);
+            grid.x = static_cast<unsigned>(std::min<int64_t>(grid.x, args.addends / (kFlush * largest)));
+            grid.y = static_cast<unsigned>(coarse.list.count);
+            const size_t bytes = static_cast<size_t>(largest * args.features) * sizeof(Sum<M, Real>);
+            launch(scatter<M, L, N, Real>, grid, kThreads, bytes, stream, coarse);
+        }
+        if (fine.list.count > 0) {
+            dim3 grid = stride_grid(args.points, kThreads, kBlocksPerProcessor);
+            grid.y = static_cast<unsigned>((fine.list.count + fine.at_once - 1) / fine.at_once);
+            launch(scatter<M, L, N, Real>, grid, kThreads, 0, stream, fine);
+        }
+    });
 }
 
 }  // namespace
@@ -246,9 +249,9 @@ void encode_vjp_table_cuda(void* stream, const CudaShape& shape, const Levels<Re
         args.list.level[args.list.count++] = static_cast<uint8_t>(l);
         entries = std::max<int64_t>(entries, levels.level[l].size);
     }
-    if (fixed.sums == nullptr) return launch_scatter<Mode::add, Real>(stream, shape, args, vertices);
-    launch_scatter<Mode::largest, Real>(stream, shape, args, vertices);
-    launch_scatter<Mode::fixed, Real>(stream, shape, args, vertices);
+    if (fixed.sums == nullptr) return launch_scatter<Mode::add, Real>(stream, shape, args);
+    launch_scatter<Mode::largest, Real>(stream, shape, args);
+    launch_scatter<Mode::fixed, Real>(stream, shape, args);
     dim3 grid = stride_grid(entries * shape.features, kThreads, kBlocksPerProcessor);
     grid.y = static_cast<unsigned>(shape.used_levels);
     launch(resolve<Real>, grid, kThreads, 0, stream, args);

@@ -100,7 +100,7 @@ struct Problem {
             level.scale = static_cast<Real>(1.7 * (l + 1));
             for (int i = 0; i < n; ++i) level.shift[i] = static_cast<Real>(0.3 * i + 0.1 * l);
             level.offset = entries;
-            level.size = l == 3 ? 1u << 13 : 64;
+            level.size = l == 3 ? 1u << 13 : 8;  // 8: summed in shared memory where n > 2
             level.mask = level.size - 1;
             level.dense = l == 0;
             if (level.dense) {
@@ -307,8 +307,8 @@ FD_TEST(types_and_features) {
     constexpr DType kAll[] = {DType::f16, DType::bf16, DType::f32, DType::f64};
     for (const int features : {1, 2, 4, 8}) {
         for (const DType table : {DType::f16, DType::bf16, DType::f32}) {
-            for (const DType other : kAll)
-                check<3, float>(Lattice::simplex, features, Bounds::clamp, 33, table, other, other);
+            const DType other = kAll[(static_cast<int>(table) + features / 2) % 4];
+            check<3, float>(Lattice::simplex, features, Bounds::clamp, 33, table, other, other);
         }
         check<2, double>(Lattice::grid, features, Bounds::extend, 33, DType::f16, DType::f32, DType::bf16);
     }
