@@ -20,10 +20,13 @@ inline Floats plus(Floats a, Floats b) { return _mm512_add_ps(a, b); }
 inline Floats minus(Floats a, Floats b) { return _mm512_sub_ps(a, b); }
 inline Floats times(Floats a, Floats b) { return _mm512_mul_ps(a, b); }
 inline Floats fused(Floats a, Floats b, Floats c) { return _mm512_fmadd_ps(a, b, c); }
-inline Floats floors(Floats v) { return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); }
 inline Floats largest(Floats a, Floats b) { return _mm512_max_ps(a, b); }
 inline Floats smallest(Floats a, Floats b) { return _mm512_min_ps(a, b); }
-inline Ints truncated(Floats v) { return _mm512_cvttps_epi32(v); }
+inline Ints floor_of_lanes(Floats v, Floats& whole) {
+    const Ints cell = _mm512_cvt_roundps_epi32(v, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    whole = _mm512_cvtepi32_ps(cell);
+    return cell;
+}
 inline Mask greater(Floats a, Floats b) { return _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ); }
 inline Mask greater(Ints a, Ints b) { return _mm512_cmpgt_epi32_mask(a, b); }
 inline Mask both(Mask a, Mask b) { return static_cast<Mask>(a & b); }
@@ -72,10 +75,12 @@ inline Floats plus(Floats a, Floats b) { return _mm256_add_ps(a, b); }
 inline Floats minus(Floats a, Floats b) { return _mm256_sub_ps(a, b); }
 inline Floats times(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
 inline Floats fused(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
-inline Floats floors(Floats v) { return _mm256_floor_ps(v); }
 inline Floats largest(Floats a, Floats b) { return _mm256_max_ps(a, b); }
 inline Floats smallest(Floats a, Floats b) { return _mm256_min_ps(a, b); }
-inline Ints truncated(Floats v) { return _mm256_cvttps_epi32(v); }
+inline Ints floor_of_lanes(Floats v, Floats& whole) {
+    whole = _mm256_floor_ps(v);
+    return _mm256_cvttps_epi32(whole);
+}
 inline Mask greater(Floats a, Floats b) { return _mm256_castps_si256(_mm256_cmp_ps(a, b, _CMP_GT_OQ)); }
 inline Mask greater(Ints a, Ints b) { return _mm256_cmpgt_epi32(a, b); }
 inline Mask both(Mask a, Mask b) { return _mm256_and_si256(a, b); }

@@ -46,9 +46,9 @@ inline LaneCell cell_of_lanes(const Floats* y, Bounds bounds, uint32_t valid) {
     }
     FD_UNROLL_LANES
     for (int i = 0; i < N; ++i) {
-        Floats whole = floors(y[i]);
-        if (!cell.all_valid) whole = pick(cell.valid, whole, all(0.0f));
-        cell.v[i] = truncated(whole);
+        Floats whole;
+        const Floats inside = cell.all_valid ? y[i] : pick(cell.valid, y[i], all(0.0f));
+        cell.v[i] = floor_of_lanes(inside, whole);
         cell.f[i] = minus(y[i], whole);
     }
     return cell;
