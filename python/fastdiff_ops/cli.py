@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Commands", "UsageError", "main"]
 
-FAMILIES = ("fastdiff_ops.demo.cli", "fastdiff_ops.solvers.cli", "fastdiff_ops.cli")
+FAMILIES = (
+    "fastdiff_ops.demo.cli",
+    "fastdiff_ops.encoding.cli",
+    "fastdiff_ops.solvers.cli",
+    "fastdiff_ops.cli",
+)
 
 EXIT_OK, EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 128 + signal.SIGINT
 
