@@ -162,8 +162,8 @@ def fit_sdf(
 
     Examples
     --------
-    >>> fit = fit_sdf("sphere", steps=30, n_levels=3, log2_hashmap_size=10, batch=512)
-    >>> fit.distance_error() < 0.1
+    >>> fit = fit_sdf("sphere", steps=80, n_levels=3, log2_hashmap_size=10, batch=512)
+    >>> fit.distance_error() < 0.05
     True
     """
     if isinstance(shape, str):
