@@ -16,6 +16,7 @@ from fastdiff_ops.demo.digits import PREDICTION_TYPE, Digits, Prompt, compare, p
 from fastdiff_ops.demo.model import DigitModel
 from fastdiff_ops.demo.report import DemoSettings, format_errors, format_timings, run_demo
 from fastdiff_ops.demo.weights import SCHEDULE, WEIGHTS_PATH, evaluation_loss, load_weights, noised
+from fastdiff_ops.demo.words_report import WordsSettings
 from fastdiff_ops.schedules import NoiseSchedule, timesteps
 from fastdiff_ops.solvers import make_table
 from torch import Tensor
@@ -279,7 +280,9 @@ def test_demo_writes_pictures_and_tables(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_demo_command_passes_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[DemoSettings] = []
+    words: list[WordsSettings] = []
     monkeypatch.setattr("fastdiff_ops.demo.report.run_demo", seen.append)
+    monkeypatch.setattr("fastdiff_ops.demo.words_report.run_words_demo", words.append)
     out = str(tmp_path / "x")
     assert (
         main(
@@ -289,6 +292,7 @@ def test_demo_command_passes_its_options(tmp_path: Path, monkeypatch: pytest.Mon
     )
     expected = DemoSettings(out=Path(out), labels=(7,) * 10, guidance_scale=3.0, seed=9, device="cpu")
     assert seen == [expected]
+    assert words == [WordsSettings(out=Path(out), seed=9, device="cpu")]
     assert main(["demo"]) == 0
     assert seen[1] == DemoSettings()
 

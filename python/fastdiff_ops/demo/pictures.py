@@ -17,9 +17,12 @@ from fastdiff_ops.demo.timing import Timing, readable
 
 if TYPE_CHECKING:
     from fastdiff_ops.demo.digits import ErrorCurve
+    from fastdiff_ops.demo.words_experiments import Entropies, Measured
 
 __all__ = [
+    "draw_entropies",
     "draw_errors",
+    "draw_precision",
     "draw_samples",
     "draw_solvers",
     "draw_timings",
@@ -241,6 +244,85 @@ def draw_timings(path: Path, timings: Sequence[Timing], title: str) -> None:
     axes.set_title(title, fontsize=12)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=9, frameon=False, loc="upper right")  # where the bars of the smallest shape end
+    _save(figure, path)
+
+
+def draw_entropies(path: Path, entropies: Entropies, vocabulary: int) -> None:
+    """Draw the mean -log p(token) of ancestral sampling against its number of steps.
+
+    Parameters
+    ----------
+    path : Path
+        PNG file to write.
+    entropies : Entropies
+        What :func:`fastdiff_ops.demo.words_experiments.measure_entropies` returned.
+    vocabulary : int
+        For the title.
+    """
+    plt = require_matplotlib()
+    figure, axes = plt.subplots(figsize=(7.5, 4.8), layout="constrained")
+    axes.axhline(entropies.exact, color="#999999", lw=1, ls=":", label="entropy of p: what is right")
+    label = "one float32 draw from tokens and mask, closed form"
+    axes.plot(entropies.steps, entropies.predicted, color=COLOURS[1], lw=1.6, label=label)
+
+    def points(values: dict[int, Measured], colour: str, marker: str, label: str) -> None:
+        bars = {"yerr": [2 * m.error for m in values.values()], "fmt": marker, "ms": 5, "capsize": 3}
+        axes.errorbar(list(values), [m.mean for m in values.values()], color=colour, label=label, **bars)
+
+    points(entropies.float32, COLOURS[1], "s", "the same, as MDLM's code draws it")
+    points(entropies.ours, COLOURS[0], "o", "ancestral_sample (exact float64 draw)")
+    at = max(entropies.steps) * 1.5  # it has no steps
+    points(
+        {round(at): entropies.first_hitting}, COLOURS[2], "D", "first_hitting_sample, which has no time grid"
+    )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(entropies.steps, [str(n) for n in entropies.steps])
+    axes.minorticks_off()
+    axes.grid(True, which="major", color="#e6e6e6", lw=0.8)
+    axes.set_axisbelow(True)
+    axes.set_xlabel("steps of ancestral sampling")
+    axes.set_ylabel("mean of -log p(token), nats")
+    title = f"The more steps, the fewer rare tokens: float32 draws, {vocabulary} tokens, p ~ 1 / rank"
+    axes.set_title(title + "\n(bars: two standard errors)", fontsize=11)
+    axes.legend(fontsize=9, frameon=False, loc="lower left")
+    _save(figure, path)
+
+
+def draw_precision(path: Path, drawn: dict[str, Tensor], vocabulary: int) -> None:
+    """Draw histograms of tokens that should all be equally likely.
+
+    Parameters
+    ----------
+    path : Path
+        PNG file to write.
+    drawn : dict of str to Tensor
+        Tokens by what drew them, each a panel.
+    vocabulary : int
+        How many tokens there are.
+    """
+    plt = require_matplotlib()
+    figure, panels = plt.subplots(
+        1, len(drawn), figsize=(3.4 * len(drawn), 3.4), sharey=True, layout="constrained", squeeze=False
+    )
+    bins = 40
+    for axes, (name, tokens), colour in zip(
+        panels[0], drawn.items(), COLOURS[1:3] + COLOURS[:1], strict=False
+    ):
+        place = (tokens.double() + 0.5) / vocabulary
+        axes.hist(
+            place.numpy(), bins, range=(0, 1), weights=np.full(len(place), 1 / len(place)), color=colour
+        )
+        axes.axhline(1 / bins, color="#333333", lw=1, ls=":")
+        axes.set_yscale("log")
+        axes.set_ylim(1e-3, 2)
+        axes.set_xlim(0, 1)
+        axes.set_title(f"{name}\nmean {float(place.mean()):.3f}", fontsize=11)
+        axes.set_xlabel("token / vocabulary")
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[0][0].set_ylabel("share of the draws")
+    figure.suptitle(
+        f"{vocabulary} equally likely tokens, drawn {len(place)} times (dotted: right)", fontsize=11
+    )
     _save(figure, path)
 
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from fastdiff_ops.demo import pictures, timing
 from fastdiff_ops.demo.digits import Digits, ErrorCurve, Prompt, compare, pick_device, table_for_budget
 
-__all__ = ["DemoSettings", "format_errors", "format_timings", "run_demo"]
+__all__ = ["DemoSettings", "describe", "format_errors", "format_timings", "one_thread", "run_demo"]
 
 REFERENCE_SOLVER = "dpmpp_3m"
 
@@ -84,9 +84,9 @@ def run_demo(settings: DemoSettings) -> list[Path]:
     start = time.perf_counter()
     device = pick_device(settings.device)
     settings.out.mkdir(parents=True, exist_ok=True)
-    with _one_thread(device):
+    with one_thread(device):
         written = [*_digits(settings, device), *_times(settings, device)]
-    print(f"\n{time.perf_counter() - start:.0f} s on {_describe(device)}; pictures:")
+    print(f"\n{time.perf_counter() - start:.0f} s on {describe(device)}; pictures:")
     for path in written:
         print(f"  {path}")
     return written
@@ -151,7 +151,7 @@ def _times(settings: DemoSettings, device: torch.device) -> list[Path]:
     """Time the updates and draw the bars."""
     with tqdm(total=len(settings.shapes), desc="timing", unit="shape") as progress:
         timings = timing.time_updates(device, settings.shapes, settings.timing_budget, progress.update)
-    where = _describe(device)
+    where = describe(device)
     print(f"\nOne update of DPM-Solver++(2M), float32, without the model, on {where}\n")
     print(format_timings(timings))
     if all(t.name != "diffusers" for t in timings):
@@ -162,7 +162,7 @@ def _times(settings: DemoSettings, device: torch.device) -> list[Path]:
 
 
 @contextmanager
-def _one_thread(device: torch.device) -> Iterator[None]:
+def one_thread(device: torch.device) -> Iterator[None]:
     """Keep PyTorch to one CPU thread: the network is too small to gain by more, and timings vary less."""
     before = torch.get_num_threads()
     if device.type == "cpu":
@@ -173,5 +173,6 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _describe(device: torch.device) -> str:
+def describe(device: torch.device) -> str:
+    """Say on what the demo ran."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "one CPU thread"

@@ -14,7 +14,7 @@ from fastdiff_ops.demo.data import render
 from fastdiff_ops.demo.model import DigitModel, DigitModelConfig
 from fastdiff_ops.schedules import VPCosine
 
-__all__ = ["SCHEDULE", "WEIGHTS_PATH", "Weights", "evaluation_loss", "load_weights", "noised"]
+__all__ = ["SCHEDULE", "WEIGHTS_PATH", "Weights", "evaluation_loss", "load_weights", "noised", "read_weights"]
 
 SCHEDULE = VPCosine()
 WEIGHTS_PATH = Path(__file__).parent / "digits.safetensors"
@@ -53,17 +53,40 @@ def load_weights(path: str | Path = WEIGHTS_PATH, device: str | torch.device = "
     ValueError
         If the file is no digit model.
     """
+    state, metadata = read_weights(path, "digit model", "tools/train_digits.py")
+    model = DigitModel(DigitModelConfig(**json.loads(metadata["config"])))
+    model.load_state_dict({name: value.float() for name, value in state.items()})
+    return Weights(model.to(device).eval().requires_grad_(False), metadata)
+
+
+def read_weights(path: str | Path, what: str, tool: str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the tensors and the metadata of an embedded model's file.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file.
+    what, tool : str
+        What it should be, and what makes it: for messages.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file is no such model: it has no "config", or that of another model.
+    """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}; tools/train_digits.py makes them")
+        raise FileNotFoundError(f"no weights at {path}; {tool} makes them")
     with safe_open(path, framework="pt") as file:
         metadata: dict[str, str] = file.metadata() or {}
-        state = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a dict)
+        state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     if "config" not in metadata:
-        raise ValueError(f"{path} is no digit model: its metadata has no 'config'")
-    model = DigitModel(DigitModelConfig(**json.loads(metadata["config"])))
-    model.load_state_dict(state)
-    return Weights(model.to(device).eval().requires_grad_(False), metadata)
+        raise ValueError(f"{path} is no {what}: its metadata has no 'config'")
+    if tool not in metadata.get("command", tool):
+        raise ValueError(f"{path} is no {what}: it was made by {metadata['command']!r}")
+    return state, metadata
 
 
 def noised(x0: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
