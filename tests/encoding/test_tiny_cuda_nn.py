@@ -56,7 +56,8 @@ def encode(config: dict[str, float], params: np.ndarray, x: np.ndarray, features
 @pytest.mark.parametrize(("n", "features"), [(1, 2), (2, 2), (3, 4), (4, 1)])
 def test_same_features(n, features, scale):
     config = CONFIG | {"per_level_scale": scale, "n_features_per_level": features}
-    config["log2_hashmap_size"] = {1: 4, 2: 7, 3: 9, 4: 11}[n]
+    config["log2_hashmap_size"] = {1: 2, 2: 7, 3: 9, 4: 11}[n]
+    config["base_resolution"] = 3 if n == 1 else 6  # 3 entries, rounded to 8, cut to 4
     numbers = sum(level_numbers(config, level, n)[2] for level in range(5)) * features
     rng = np.random.default_rng(n)
     params = rng.standard_normal(numbers).astype(np.float32)
