@@ -9,6 +9,7 @@ from pathlib import Path
 
 from .lines import Aims, Cases, Line, notes, read, table, threads_text
 from .report_draws import draw_aims, draw_sections
+from .report_encodings import encoding_aims, encoding_sections
 
 FUSED, SDE = "fused", "fused SDE"
 BARE = ("bare loop", "bare loop, streaming")
@@ -176,6 +177,7 @@ def markdown(path: Path) -> str:
     aims = Aims()
     update_aims(aims, updates, loops)
     draw_aims(aims, path)
+    encoding_aims(aims, path)
     gpus = "; ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
     build = machine["build"]
@@ -206,6 +208,7 @@ def markdown(path: Path) -> str:
     if loops:
         parts += ["## The loop of `sample`, the network costing nothing (float32)", loop(loops)]
     parts += draw_sections(path)
+    parts += encoding_sections(path)
     if updates:
         parts += ["## Every competitor", notes(updates), details(updates)]
     return "\n\n".join(parts) + "\n"
