@@ -76,8 +76,12 @@ def test_compile(kind, compiler):
 @BOTH
 def test_autocast(kind):
     model, x = field(kind), torch.rand(33, 3)
+    read = []
+    hook = model.layers[0].register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].dtype))
     with torch.autocast("cpu", dtype=torch.bfloat16):
         low = gradients(model, model, x)
+    hook.remove()
+    assert read == [torch.bfloat16]  # features are written once, in the type that layers read
     assert low[0].dtype == torch.bfloat16 and {g.dtype for g in low[1:]} == {torch.float32}
     for got, wanted in zip(low, gradients(model, model, x), strict=True):
         error = (got.float() - wanted).norm() / wanted.norm()
