@@ -13,7 +13,7 @@ namespace fd::encoding {
 
 constexpr int64_t kScratchBytes = 1 << 19;  // features of a block, all levels: half an L2 cache at most
 constexpr int kLargestBlock = 4096;
-constexpr int kPadding = kGroup;            // keeps columns of different levels off the same cache sets
+constexpr int kPadding = kGroup;            // keeps axes, and columns of levels, off the same cache sets
 constexpr int64_t kFetchedAhead = 1 << 20;  // bytes of a level from which on its entries are prefetched
 
 inline const Leaves& leaves() {
@@ -71,9 +71,11 @@ template <class Real>
 class BlockPoints {
   public:
     BlockPoints(const EncodeShape& shape, int capacity, bool with_directions)
-        : shape_(shape), x_(new Real[shape.axes * capacity]), valid_(new uint16_t[capacity / kGroup]) {
-        if (with_directions) u_.reset(new Real[shape.axes * capacity]);
-        stride_ = capacity;
+        : shape_(shape),
+          x_(new Real[shape.axes * (capacity + kPadding)]),
+          valid_(new uint16_t[capacity / kGroup]) {
+        if (with_directions) u_.reset(new Real[shape.axes * (capacity + kPadding)]);
+        stride_ = capacity + kPadding;
     }
 
     // Points [first, first + count) and, where slopes are wanted, their directions.

@@ -117,7 +117,7 @@ void combine(Lattice lattice, int axes, const Level<Real>& level, Bounds bounds,
 // At every vertex c_k = <g, T_k>, and from these the gradient of the coordinates, level after level.
 template <class Real>
 void gradient(const EncodeCall& call, const Real* x, const Tensor& grad, Real* dx) {
-    constexpr int kBlock = 1024;
+    constexpr int kBlock = 1024, kStride = kBlock + kPadding;
     const EncodeShape& shape = call.shape;
     const Levels<Real> levels = levels_of<Real>(call.lists, shape.axes);
     const DType grad_type = dtype_of_tensor(grad, "grad");
@@ -125,23 +125,20 @@ void gradient(const EncodeCall& call, const Real* x, const Tensor& grad, Real* d
     const bool simplex = call.lattice == Lattice::simplex;
     const auto body = [&](int64_t begin, int64_t end) {
         BlockPoints<Real> block(shape, kBlock, false);
-        const std::unique_ptr<Real[]> columns(
-            new Real[(kBlock + kPadding) * static_cast<size_t>(shape.width())]());
-        const std::unique_ptr<Real[]> sums(new Real[kBlock * static_cast<size_t>(shape.axes)]);
+        const std::unique_ptr<Real[]> columns(new Real[kStride * static_cast<size_t>(shape.width())]());
+        const std::unique_ptr<Real[]> sums(new Real[kStride * static_cast<size_t>(shape.axes)]);
         alignas(64) Real c[Run<Real>::kSize];
         for (int64_t b = begin; b < end; ++b) {
             const int64_t first = b * kBlock;
             const int count = static_cast<int>(std::min<int64_t>(kBlock, shape.points - first));
             block.fill(x, nullptr, first, count);
-            read_rows<Real>(shape, grad.data_ptr(), grad_type, first, count, kBlock + kPadding,
-                            columns.get());
-            std::fill_n(sums.get(), kBlock * static_cast<size_t>(shape.axes), Real(0));
+            read_rows<Real>(shape, grad.data_ptr(), grad_type, first, count, kStride, columns.get());
+            std::fill_n(sums.get(), kStride * static_cast<size_t>(shape.axes), Real(0));
             for (int l = 0; l < shape.used_levels; ++l) {
                 const Level<Real>& level = levels.level[l];
                 const int64_t row_bytes = shape.features * size_of(call.table_type);
                 const Slice slice(table + level.offset * row_bytes, row_bytes, level.size);
-                const Real* column =
-                    columns.get() + static_cast<size_t>(l) * (kBlock + kPadding) * shape.features;
+                const Real* column = columns.get() + static_cast<size_t>(l) * kStride * shape.features;
                 for_each_run(call.lattice, Wanted::weights, simplex, shape, level, slice, block,
                              [&](Run<Real>& run, int vertices) {
                                  const int p = run.group * kGroup;
@@ -158,7 +155,7 @@ void gradient(const EncodeCall& call, const Real* x, const Tensor& grad, Real* d
                 for (int i = 0; i < shape.axes; ++i) finite = finite && at[i] - at[i] == Real(0);
                 for (int i = 0; i < shape.axes; ++i) {
                     const bool moves = passes(at[i], shape.bounds) || !finite;
-                    dx[(first + p) * shape.axes + i] = moves ? sums[i * kBlock + p] : Real(0);
+                    dx[(first + p) * shape.axes + i] = moves ? sums[i * kStride + p] : Real(0);
                 }
             }
         }
