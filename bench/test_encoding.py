@@ -75,7 +75,7 @@ def test_encode(
     key = ("encode", n, log2_points)
     if key not in contests:
         peers = peers_of(n, log2_points, pytestconfig.getoption("--quick"))
-        slow = TORCH in peers[SIMPLEX]
+        slow = TORCH in peers[SIMPLEX] or log2_points == LOG2_POINTS[-1]
         spent = replace(effort, seconds=0.0 if slow else effort.seconds / 5, min_rounds=2 if slow else 3)
         contests[key] = run(list(competitors(Job(n, 1 << log2_points), peers)), spent)
     contest = contests[key]
