@@ -34,7 +34,7 @@ _WIDTH = 100  # of the lines of words
 
 @dataclass(frozen=True)
 class WordsSettings:
-    """What the word demo does; the defaults take about 20 seconds on two cores.
+    """What the word demo does; the defaults take about 10 seconds on one core.
 
     Attributes
     ----------
