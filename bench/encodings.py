@@ -123,7 +123,8 @@ def competitors(job: Job, peers: Mapping[str, Sequence[str]]) -> Iterator[Compet
         grad = torch.rand(job.points, 2 * LEVELS, generator=generator)
 
         def ours(x: Tensor, table: Tensor, operator: Any = operator, levels: Any = levels) -> Tensor:
-            return operator(x, table, levels)
+            features: Tensor = operator(x, table, levels)
+            return features
 
         ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = {lattice: ours}
         if TORCH in peers[lattice]:
@@ -176,6 +177,7 @@ def scaling(n: int, log2_entries: int, points: int) -> Iterator[Competitor]:
         table = torch.rand(levels.n_entries, 2)
 
         def call(operator: Any = operator, levels: Any = levels, table: Tensor = table) -> object:
-            return operator(x, table, levels)
+            features: Tensor = operator(x, table, levels)
+            return features
 
         yield Competitor(name, call)
