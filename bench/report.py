@@ -191,7 +191,8 @@ def markdown(path: Path) -> str:
     parts = [
         f"# Benchmarks, {content['datetime'][:10]}",
         "; ".join(conditions) + ("; **quick run**" if machine["quick"] else ""),
-        "Medians of interleaved rounds. A ratio is the median of the ratios in each round: x is how many "
+        "Medians of interleaved rounds; of the encodings the fastest turns. "
+        "A ratio is the median of the ratios in each round: x is how many "
         "times as long as ours (the fused update; block16; first_hitting_sample). GB/s and the shares of "
         "copies count the bytes that the job must move. "
         "[How to read this](../README.md).",

@@ -87,6 +87,10 @@ inline void check_dense_levels(Lattice lattice, const EncodeShape& shape, const 
         if (numbers[2] == 0) continue;
         const double scale = lists.scales[l], a = static_cast<double>(numbers[3]);
         double needed = 1, reach = scale;
+        for (int i = 0; i < n; ++i) {
+            const double shift = lists.shifts[l * n + i];
+            STD_TORCH_CHECK(shift >= 0 && shift <= 1, "shifts of dense levels must be in [0, 1]");
+        }
         if (lattice == Lattice::simplex) {
             reach = scale + 2 * (1 + unskew * (n - 2));
             const double k = static_cast<double>(numbers[4]);
@@ -95,7 +99,7 @@ inline void check_dense_levels(Lattice lattice, const EncodeShape& shape, const 
         } else {
             for (int i = 0; i < n; ++i) reach = std::max(reach, scale + lists.shifts[l * n + i]);
             needed = std::pow(a, n);
-            STD_TORCH_CHECK(reach < a + 1 && a >= 2, "layout: a of a dense level is too small");
+            STD_TORCH_CHECK(std::floor(reach) + 1 <= a && a >= 2, "layout: a of a dense level is too small");
         }
         STD_TORCH_CHECK(lattice == Lattice::grid || reach < a, "layout: a of a dense level is too small");
         STD_TORCH_CHECK(needed <= static_cast<double>(numbers[1]),

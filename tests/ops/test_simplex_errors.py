@@ -131,6 +131,11 @@ def test_raw_operators(backend, lattice, suffix):
         object.__setattr__(levels, "layout", tuple(numbers))
         return {"levels": levels}
 
+    def shifted(by: float) -> dict[str, object]:
+        levels = dataclasses.replace(call.levels)
+        object.__setattr__(levels, "shifts", tuple(s + by for s in call.levels.shifts))
+        return {"levels": levels}
+
     last = len(dense) - 6
     wrong = [
         {"x": call.x[:, :0]},
@@ -142,6 +147,8 @@ def test_raw_operators(backend, lattice, suffix):
         layout(last + 5, 4 * dense[-1] + 3),
         layout(3, 1),
         layout(3, 1000),
+        shifted(50.0),
+        shifted(-2.0),
         {"switches": (2, 3, False)},
         {"switches": (0, 4, False)},
         {"switches": (0, -1, False)},
