@@ -12,7 +12,7 @@ from fastdiff_ops import ops
 from fastdiff_ops.ops import make_rng
 from fastdiff_ops.reference import gumbel
 from fastdiff_ops.reference.exact import exponential, fd_log, fma
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from ops.categorical_cases import F32, F64, SEED, STREAMS
 
@@ -145,11 +145,13 @@ def check_fma(a: float, b: float, c: float, dtype: torch.dtype) -> None:
         want = rounded(Fraction(a) * Fraction(b) + Fraction(c), dtype)
         assert got == want
     else:
-        plain = float(np.float64(a) * np.float64(b) + np.float64(c))
+        product = 0.0 if math.isfinite(a) and math.isfinite(b) else float(np.float64(a) * np.float64(b))
+        plain = product + c
         assert got == plain or (math.isnan(got) and math.isnan(plain))
 
 
 @settings(max_examples=400, deadline=None)
+@example(2.0**1000, 2.0**1000, -math.inf)
 @given(doubles, doubles, doubles)
 @np.errstate(all="ignore")
 def test_fma_of_any_doubles(a, b, c) -> None:
@@ -157,6 +159,7 @@ def test_fma_of_any_doubles(a, b, c) -> None:
 
 
 @settings(max_examples=400, deadline=None)
+@example(-2.0, -(2.0**127), -math.inf)
 @given(singles, singles, singles)
 @np.errstate(all="ignore")
 def test_fma_of_any_singles(a, b, c) -> None:

@@ -74,7 +74,8 @@ def fma(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
     True
     """
     a, b, c = torch.broadcast_tensors(a, b, c)
-    plain = a * b + c
+    # for what is not finite; a product that overflows is still finite beside an infinite c
+    plain = torch.where(a.isfinite() & b.isfinite() & ~c.isfinite(), c, a * b + c)
     if a.dtype == torch.float32:
         # the product of two float32 is a float64; the sum needs one rounding, to float32
         once = _sum_to_odd(a.double() * b.double(), c.double()).float()
