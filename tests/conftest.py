@@ -12,8 +12,12 @@ import dataclasses
 from collections.abc import Callable, Iterator
 
 import cpp_build
+import hypothesis
 import pytest
 import torch
+
+hypothesis.settings.register_profile("repeatable", derandomize=True)
+hypothesis.settings.load_profile("repeatable")
 
 
 @dataclasses.dataclass(frozen=True)
