@@ -49,8 +49,10 @@ FD_TARGET_AVX512 inline __m512i pack_line(const bfloat16*, const __m512* v) {
     return _mm512_inserti64x4(_mm512_castsi256_si512(narrow_bf16(v[0])), narrow_bf16(v[1]), 1);
 }
 
+// Mixed: some term is narrower than float32.
+template <bool Mixed>
 FD_TARGET_AVX512 inline __m512 load_term(const Term& term, int i) {
-    if (term.type == DType::f32) return _mm512_loadu_ps(static_cast<const float*>(term.data) + i);
+    if (!Mixed || term.type == DType::f32) return _mm512_loadu_ps(static_cast<const float*>(term.data) + i);
     const void* from = static_cast<const uint16_t*>(term.data) + i;
     const __m256i packed = _mm256_loadu_si256(static_cast<const __m256i*>(from));
     if (term.type == DType::f16) return _mm512_cvtph_ps(packed);
@@ -59,7 +61,7 @@ FD_TARGET_AVX512 inline __m512 load_term(const Term& term, int i) {
 
 // out[i] = (Continue ? out[i] : 0) + sum_k w[k] terms[k][i]; n a multiple of a cache line of T, and past the
 // caches `out` at the start of one.
-template <bool PastCaches, bool Continue, int Terms, class T>
+template <bool PastCaches, bool Continue, bool Mixed, int Terms, class T>
 FD_TARGET_AVX512 void combine_avx512(T* out, const float* weights, const Term* terms, int n, Ahead* ahead,
                                      int every) {
     static_assert(!Continue || dtype_of<T> == DType::f32, "a sum goes on in its own precision");
@@ -74,7 +76,7 @@ FD_TARGET_AVX512 void combine_avx512(T* out, const float* weights, const Term* t
     for (int i = 0; i < n; i += 16 * kVectors, ++line) {
         __m512 sum[kVectors];
         for (int j = 0; j < kVectors; ++j) {
-            const __m512 first = load_term(term[0], i + 16 * j);
+            const __m512 first = load_term<Mixed>(term[0], i + 16 * j);
             if constexpr (Continue) {
                 sum[j] = _mm512_fmadd_ps(w[0], first, _mm512_loadu_ps(out + i + 16 * j));
             } else {
@@ -83,10 +85,25 @@ FD_TARGET_AVX512 void combine_avx512(T* out, const float* weights, const Term* t
         }
         for (int k = 1; k < Terms; ++k) {
             for (int j = 0; j < kVectors; ++j)
-                sum[j] = _mm512_fmadd_ps(w[k], load_term(term[k], i + 16 * j), sum[j]);
+                sum[j] = _mm512_fmadd_ps(w[k], load_term<Mixed>(term[k], i + 16 * j), sum[j]);
         }
         store_line<PastCaches>(out + i, pack_line(out, sum));
         if (PastCaches && line % every == 0) ahead->step();
+    }
+}
+
+template <bool PastCaches, bool Continue, bool Mixed, class T>
+void combine_avx512(T* out, const float* weights, const Term* terms, int count, int n, Ahead* ahead,
+                    int every) {
+    switch (count) {
+        case 1:
+            return combine_avx512<PastCaches, Continue, Mixed, 1>(out, weights, terms, n, ahead, every);
+        case 2:
+            return combine_avx512<PastCaches, Continue, Mixed, 2>(out, weights, terms, n, ahead, every);
+        case 3:
+            return combine_avx512<PastCaches, Continue, Mixed, 3>(out, weights, terms, n, ahead, every);
+        default:
+            return combine_avx512<PastCaches, Continue, Mixed, 4>(out, weights, terms, n, ahead, every);
     }
 }
 
@@ -94,16 +111,10 @@ FD_TARGET_AVX512 void combine_avx512(T* out, const float* weights, const Term* t
 template <bool PastCaches, bool Continue = false, class T>
 void combine_avx512(T* out, const float* weights, const Term* terms, int count, int n, Ahead* ahead = nullptr,
                     int every = 1) {
-    switch (count) {
-        case 1:
-            return combine_avx512<PastCaches, Continue, 1>(out, weights, terms, n, ahead, every);
-        case 2:
-            return combine_avx512<PastCaches, Continue, 2>(out, weights, terms, n, ahead, every);
-        case 3:
-            return combine_avx512<PastCaches, Continue, 3>(out, weights, terms, n, ahead, every);
-        default:
-            return combine_avx512<PastCaches, Continue, 4>(out, weights, terms, n, ahead, every);
-    }
+    bool mixed = false;
+    for (int k = 0; k < count; ++k) mixed = mixed || terms[k].type != DType::f32;
+    if (mixed) return combine_avx512<PastCaches, Continue, true>(out, weights, terms, count, n, ahead, every);
+    combine_avx512<PastCaches, Continue, false>(out, weights, terms, count, n, ahead, every);
 }
 
 #endif
