@@ -165,7 +165,7 @@ def extensions() -> list[Extension]:
     )
     module = ce.CppExtension(
         "fastdiff_ops._host",
-        ["csrc/host.cpp", "csrc/build_info.cpp"],
+        ["csrc/host.cpp", "csrc/build_info.cpp", *relative("csrc/*/*_host.cpp")],
         include_dirs=[str(ROOT / "csrc"), pybind11.get_include()],
         # in the command, not in a generated header: ninja compiles again whenever a command changes
         extra_compile_args={
