@@ -15,6 +15,7 @@ namespace {
 
 constexpr int64_t kParallelElements = 1 << 16;  // a thread gets at least this much
 constexpr int64_t kStreamBytes = 1 << 22;       // tensors from this size on bypass the caches when written
+constexpr int64_t kFarBytes = 1 << 19;          // those from this size on, with the rest, are not in L2
 
 template <class Acc>
 constexpr int kTile = 6144 / sizeof(Acc);
@@ -76,10 +77,17 @@ struct Narrow {
     }
 };
 
+// What the next tile reads comes in meanwhile: drawing touches no memory.
 struct Normals {
     template <simd::Level L>
-    FD_HOST_DEVICE static void run(const PhiloxStream* s, int64_t first, int64_t n, float* out) {
-        normals_range<L>(*s, first, n, out);
+    FD_HOST_DEVICE static void run(const PhiloxStream* s, int64_t first, int64_t n, float* out,
+                                   Ahead* ahead) {
+        constexpr int64_t kRun = 4 * kPhiloxChunk;
+        const int64_t runs = (n + kRun - 1) / kRun, lines = (ahead->lines + runs - 1) / runs;
+        for (int64_t done = 0; done < n; done += kRun) {
+            normals_range<L>(*s, first + done, n - done < kRun ? n - done : kRun, out + done);
+            for (int64_t line = 0; line < lines; ++line) ahead->step();
+        }
     }
 };
 
@@ -207,7 +215,7 @@ struct CpuIo {
     bool whole_lines() const { return n % 32 == 0 && simd::level() == simd::Level::avx512; }
     int64_t place() const { return b * a.sample + p; }
 
-    // What the next tile will read.
+    // What the next tile will read, or fetch in order to write.
     void look_ahead() {
         const int64_t next = place() + N, count = std::min<int64_t>(N, a.sample - p - N);
         const auto add = [&](const void* base, DType type, int64_t first) {
@@ -215,6 +223,7 @@ struct CpuIo {
         };
         add(a.x, a.x_type, next);
         for (int k = 0; k < a.n_outs; ++k) add(a.outs[k], a.out_type, next);
+        if (!stream) add(a.x_next, a.x_type, next);
         for (int age = 0; age < a.n_hist; ++age) {
             if (c.column_used(kHistory + age)) {
                 add(a.history, a.history_type, ring_slot(c.head, age, a.n_hist) * a.batch * a.sample + next);
@@ -288,7 +297,7 @@ struct CpuIo {
         float* z = reinterpret_cast<float*>(out);  // float64 widens from a buffer of its own
         if constexpr (dtype_of<Acc> == DType::f64) z = reinterpret_cast<float*>(buffer());
         if (a.channels <= 1) {
-            simd::dispatch<Normals>(&stream_of_sample, p, static_cast<int64_t>(n), z);
+            simd::dispatch<Normals>(&stream_of_sample, p, static_cast<int64_t>(n), z, &ahead);
         } else {
             normals_channels_last(stream_of_sample, z);
         }
@@ -429,7 +438,8 @@ template <class Acc, bool Elem>
 void run_tiles(const StepArgs& a, int64_t begin, int64_t end) {
     constexpr int N = kTile<Acc>;
     const int64_t per_sample = (a.sample + N - 1) / N;
-    const bool stream = a.batch * a.sample * size_of(a.x_type) >= kStreamBytes;
+    const int64_t bytes = a.batch * a.sample * size_of(a.x_type);
+    const bool stream = bytes >= kStreamBytes, look = stream || (a.rng != nullptr && bytes >= kFarBytes);
     Workspace<Acc> workspace;
     Coefficients<Acc> c;
     int64_t b = begin / per_sample, tile = begin % per_sample;
@@ -438,7 +448,7 @@ void run_tiles(const StepArgs& a, int64_t begin, int64_t end) {
         const int64_t p = tile * N;
         workspace.used = 0;
         CpuIo<Acc> io{a, c, workspace, b, p, static_cast<int>(std::min<int64_t>(N, a.sample - p)), stream};
-        if (stream && tile + 1 < per_sample) io.look_ahead();
+        if (look && tile + 1 < per_sample) io.look_ahead();
         step_tile<Elem, true>(a, c, io);
         if (++tile == per_sample && item + 1 < end) {
             tile = 0;

@@ -9,7 +9,8 @@
 
 namespace fd::tsp {
 
-// Candidate neighbours of every city in ascending distance, `width` slots a city; a shorter list ends with -1.
+// Candidate neighbours of every city in ascending distance, `width` slots a city; a shorter list ends
+// with -1.
 struct Candidates {
     City width = 0;
     std::vector<City> city;    // [n, width]
