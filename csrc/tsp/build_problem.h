@@ -15,7 +15,7 @@ struct BuildOptions {
     const double* xy = nullptr;    // [n, 2] for every metric but explicit_matrix; GEO as the file has it
     const Edge* matrix = nullptr;  // [n, n], explicit_matrix only
     Metric metric = Metric::euclidean;
-    bool open = false;           // adds city n, the depot
+    bool open = false;            // adds city n, the depot
     const City* fixed = nullptr;  // [fixed_count, 2]; the depot is city n
     int64_t fixed_count = 0;
     HeatLists heat;
@@ -26,8 +26,8 @@ struct BuildOptions {
 //
 // Exact duplicates stay cities of their own. They are neighbours in the problem's numbering, copies
 // c_1 .. c_m of a point; some shortest tour visits them in a row. So each copy has its predecessor and
-// successor for candidates, and only c_1 and c_m know other points (of which they see the first and last copy):
-// neighbour lists never fill up with copies, and no number of copies cuts a point off.
+// successor for candidates, and only c_1 and c_m know other points (of which they see the first and last
+// copy): neighbour lists never fill up with copies, and no number of copies cuts a point off.
 Problem build_problem(const BuildOptions& options);
 
 // The problem's number of each of the caller's cities; the depot's is n - 1 on both sides.
