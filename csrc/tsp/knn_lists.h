@@ -54,12 +54,55 @@ class Nearest {
         return size_ < static_cast<int>(list_.size()) || closer({d2, least}, list_[size_ - 1]);
     }
 
+    void sort() {}  // it always is
+
     const Neighbour* begin() const { return list_.data(); }
     const Neighbour* end() const { return list_.data() + size_; }
 
   private:
     std::vector<Neighbour> list_;
     int size_ = 0;
+    City self_ = -1;
+};
+
+// As Nearest, for many: a heap, so that a point costs log k.
+class ManyNearest {
+  public:
+    explicit ManyNearest(int k) : capacity_(static_cast<size_t>(k)) { heap_.reserve(capacity_); }
+
+    void restart(City self) {
+        self_ = self;
+        heap_.clear();
+    }
+
+    void see(double, double, double d2, City id) {
+        if (id == self_) return;
+        if (heap_.size() == capacity_) {
+            if (!closer({d2, id}, heap_.front())) return;
+            std::pop_heap(heap_.begin(), heap_.end(), kOrder);
+            heap_.back() = {d2, id};
+        } else {
+            heap_.push_back({d2, id});
+        }
+        std::push_heap(heap_.begin(), heap_.end(), kOrder);
+    }
+
+    template <class Region>
+    bool needs(const Region&, double d2, City least) const {
+        return heap_.size() < capacity_ || closer({d2, least}, heap_.front());
+    }
+
+    // In ascending order; ends the search.
+    void sort() { std::sort_heap(heap_.begin(), heap_.end(), kOrder); }
+
+    const Neighbour* begin() const { return heap_.data(); }
+    const Neighbour* end() const { return heap_.data() + heap_.size(); }
+
+  private:
+    static constexpr auto kOrder = [](const Neighbour& a, const Neighbour& b) { return closer(a, b); };
+
+    size_t capacity_;
+    std::vector<Neighbour> heap_;
     City self_ = -1;
 };
 

@@ -31,6 +31,8 @@ class KdTree {
         if (!points_.empty()) descend(0, 0, static_cast<City>(points_.size()), at, list, approach(0, at));
     }
 
+    City id_at(City i) const { return points_[i].id; }
+
   private:
     static constexpr City kLeaf = 8;
 

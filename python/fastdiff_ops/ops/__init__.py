@@ -13,6 +13,7 @@ from .sample import CategoricalSample, categorical_sample
 from .simplex import GridLevels, SimplexLevels, grid_encode, simplex_encode
 from .threshold import sampling_threshold
 from .transfer import select_transfer
+from .tsp import knn
 
 __all__ = [
     "CategoricalSample",
@@ -32,6 +33,7 @@ __all__ = [
     "gumbel_noise",
     "gumbel_topk",
     "inverse_cdf",
+    "knn",
     "make_rng",
     "pack_coef",
     "rand",
