@@ -32,6 +32,7 @@ enum class StreamTag : uint32_t {
     inverse_cdf = 9,
     normal = 10,
     uniform = 11,
+    tour = 14,
 };
 
 constexpr int kPhiloxIndexBits = 28;

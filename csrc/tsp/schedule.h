@@ -1,0 +1,23 @@
+// How much worse a tour may become by one kick, over a run.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+
+namespace fd::tsp {
+
+// Temperatures in mean edge lengths.
+struct Temperatures {
+    double hot, cold;
+
+    // `fraction` of the run is over.
+    double at(double fraction) const { return hot * std::pow(cold / hot, std::clamp(fraction, 0.0, 1.0)); }
+};
+
+// Fitted to measured runs: the more kicks a city gets, the hotter a start pays.
+inline Temperatures temperatures_for(double kicks_per_city) {
+    const double hot = std::clamp(0.02 * (1 + std::log10(std::max(1.0, kicks_per_city / 10))), 0.02, 0.1);
+    return {hot, hot / 10};
+}
+
+}  // namespace fd::tsp
