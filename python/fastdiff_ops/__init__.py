@@ -13,7 +13,7 @@ from ._version import __version__
 from .show_versions import show_versions
 
 if TYPE_CHECKING:
-    from . import encoding, masked, ops, reference, schedules, solvers
+    from . import encoding, masked, ops, reference, schedules, solvers, tsp
     from .solvers import SolverTable, make_table, sample
 
 __all__ = [
@@ -28,9 +28,10 @@ __all__ = [
     "schedules",
     "show_versions",
     "solvers",
+    "tsp",
 ]
 
-_MODULES = ("encoding", "masked", "ops", "reference", "schedules", "solvers")
+_MODULES = ("encoding", "masked", "ops", "reference", "schedules", "solvers", "tsp")
 _HOMES = {"SolverTable": "solvers", "make_table": "solvers", "sample": "solvers"}
 
 

@@ -1,0 +1,34 @@
+"""Short tours, fast: heatmap-guided search for the travelling salesman problem.
+
+>>> import torch
+>>> from fastdiff_ops import tsp
+>>> coords = torch.rand(200, 2, generator=torch.Generator().manual_seed(0))
+>>> tours, lengths, stats = tsp.solve(coords, max_iterations=1000, seed=0)
+>>> tours.shape, bool(tsp.is_tour(tours))
+(torch.Size([200]), True)
+"""
+
+from ..ops import knn
+from .config import ILSConfig
+from .heatmaps import Heatmap
+from .priors import fit_knn_prior, knn_prior_heatmap, knn_prior_table, softdist_heatmap
+from .result import SearchStats, TSPResult
+from .solve import solve
+from .tours import greedy_decode, is_tour, tour_length, two_opt
+
+__all__ = [
+    "Heatmap",
+    "ILSConfig",
+    "SearchStats",
+    "TSPResult",
+    "fit_knn_prior",
+    "greedy_decode",
+    "is_tour",
+    "knn",
+    "knn_prior_heatmap",
+    "knn_prior_table",
+    "softdist_heatmap",
+    "solve",
+    "tour_length",
+    "two_opt",
+]

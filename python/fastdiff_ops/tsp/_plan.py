@@ -1,0 +1,115 @@
+"""What `solve` runs: which searches, and which of their tours it returns."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fastdiff_ops import _host
+
+from ._arguments import Method
+from ._drive import Job, Limits, Search
+from ._engines import Construction, Ils, Problem, Shared, make_problem
+from .config import ILSConfig
+from .heatmaps import Heatmap
+from .instance import Instances
+from .route import Route
+
+SECONDS_PER_ITERATION: Final = 1e-5  # about; by the clock a result would depend on the machine
+LONG: Final = 60.0
+
+
+@dataclass
+class Plan:
+    """The searches of one call: of each instance as many as there are trajectories."""
+
+    instances: Instances
+    route: Route
+    heat: Heatmap | None
+    method: Method
+    config: ILSConfig
+    candidates: int | None
+    starts: Tensor | None
+    key: int
+    trajectories: int
+    limits: Limits
+
+    def jobs(self) -> list[Job]:
+        """Return the searches, instance by instance."""
+        jobs = []
+        for b in range(self.instances.batch):
+            shared = Shared[Problem](self.trajectories)
+            for p in range(self.trajectories):
+                jobs.append(Job(b, partial(self._begin, shared, b, p), partial(self._measure, b)))
+        return jobs
+
+    def best_tours(self, jobs: list[Job]) -> Tensor:
+        """Return the shortest tour of each instance, int64 [B, N]: of equally short ones the first."""
+        instances, route = self.instances, self.route
+        orders = [(job.instance, job.order) for job in jobs if job.order is not None]
+        found = [(b, route.arrange(order.astype(np.int64))) for b, order in orders]
+        if self.starts is not None:
+            found += [(b, route.arrange(start.numpy())) for b, start in enumerate(self.starts)]
+        searched = {b for b, _ in found}
+        missing = (b for b in range(instances.batch) if b not in searched)
+        found += [(b, route.honour(_rough_tour(instances, b), b)) for b in missing]
+        which = torch.tensor([b for b, _ in found])
+        tours = torch.from_numpy(np.stack([tour for _, tour in found]))
+        lengths = instances.lengths(tours, open_path=route.open_path, which=which)
+        order = np.lexsort((lengths.numpy(), which.numpy()))  # stable: of equal lengths the first stays first
+        first = np.flatnonzero(np.diff(which.numpy()[order], prepend=-1))
+        return tours[torch.from_numpy(order[first])]
+
+    def _problem(self, b: int, seconds: float) -> Problem:
+        options = {} if self.candidates is None else {"candidates": self.candidates}
+        alpha = self.config.alpha if self.method == "ils" else False
+        return make_problem(
+            self.instances, self.route, self.heat, b, alpha=alpha, seconds=self._budget(seconds), **options
+        )
+
+    def _budget(self, seconds: float) -> float:
+        """Return how long a search may take, or what its iterations may take, by which it plans ahead."""
+        if self.limits.max_iterations < math.inf:
+            return self.limits.max_iterations * SECONDS_PER_ITERATION
+        return seconds if seconds < math.inf else LONG
+
+    def _begin(self, shared: Shared[Problem], b: int, p: int, seconds: float) -> Search:
+        problem = shared.get(partial(self._problem, b, seconds))
+        if self.method == "greedy":
+            return Construction(problem)
+        start = None if self.starts is None else self.starts[b].to(torch.int32).numpy()
+        counted = self.limits.max_iterations < math.inf
+        search = _host.IlsSearch(
+            problem.host,
+            seed=self.key,
+            instance=b,
+            trajectory=p,
+            start=start,
+            time_limit=None if seconds == math.inf else max(seconds, 0.0),
+            max_kicks=int(self.limits.max_iterations) if counted else None,
+            segment=self.config.segment,
+            hot=self.config.hot,
+            cold=self.config.cold,
+        )
+        return Ils(problem, search)
+
+    def _measure(self, b: int, order: NDArray[np.int32]) -> float:
+        tour = torch.from_numpy(order.astype(np.int64))[None]
+        return float(self.instances.lengths(tour, open_path=self.route.open_path, which=torch.tensor([b])))
+
+
+def _rough_tour(instances: Instances, b: int) -> NDArray[np.int64]:
+    """Return a tour that takes next to no time: up and down through strips of the plane."""
+    if instances.coords is None:
+        return np.arange(instances.n)
+    x, y = instances.coords[b].T.numpy()
+    width = max(np.ptp(x), np.finfo(np.float64).tiny) / math.ceil(math.sqrt(instances.n / 3))
+    strip = np.floor((x - x.min()) / width).astype(np.int64)
+    return np.lexsort((np.where(strip % 2, -y, y), strip))
