@@ -109,10 +109,10 @@ STABLE_TORCH_LIBRARY(FD_NAMESPACE, m) {
         "grid_encode_vjp_table_u(Tensor x, Tensor u, Tensor grad, float[] scales, float[] shifts, "
         "int[] layout, int n_entries, int bounds, int max_level, bool deterministic) -> Tensor");
 
-    // tsp: kicks `kicks[0]` .. `kicks[1]` - 1 of every trajectory of a tour search (csrc/tsp/slice.h). Mutates
-    // the current tours int32 [B, P, N], the best ones, and int64 [B, P, 5] (length, best, first optimum's,
-    // accepted, restored). points float32 [B, N, 2], candidates int16 (as uint16) or int32 [B, N, 8], kicks
-    // int64 [4], temperature float64 [P, M], rng = (seed, number of the first instance).
+    // tsp: kicks `kicks[0]` .. `kicks[1]` - 1 of every trajectory of a tour search (csrc/tsp/slice.h).
+    // Mutates the current tours int32 [B, P, N], the best ones, and int64 [B, P, 5] (length, best, first
+    // optimum's, accepted, restored). points float32 [B, N, 2], candidates int16 (as uint16) or int32 [B, N,
+    // 8], kicks int64 [4], temperature float64 [P, M], rng = (seed, number of the first instance).
     m.def(
         "tsp_search_slice(Tensor(a!) tours, Tensor(b!) best, Tensor(c!) state, Tensor points, "
         "Tensor candidates, Tensor kicks, Tensor temperature, Tensor rng, int segment) -> ()");
