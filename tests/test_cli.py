@@ -20,7 +20,7 @@ from fastdiff_ops.schedules import EDM, FlowMatching, VPCosine, timesteps
 from fastdiff_ops.solvers import SolverTable, make_table
 from safetensors.torch import load_file
 
-COMMANDS = ("demo", "sample", "masked-demo", "plan", "info")
+COMMANDS = ("demo", "sample", "masked-demo", "plan", "fit-image", "fit-sdf", "fit-nerf", "info")
 
 
 def read_grey_png(path: Path) -> np.ndarray:

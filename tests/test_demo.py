@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fastdiff_ops._environment import pick_device
 from fastdiff_ops.cli import main
 from fastdiff_ops.demo import pictures, timing
 from fastdiff_ops.demo.data import load_digits, random_affine, render
-from fastdiff_ops.demo.digits import PREDICTION_TYPE, Digits, Prompt, compare, pick_device, table_for_budget
+from fastdiff_ops.demo.digits import PREDICTION_TYPE, Digits, Prompt, compare, table_for_budget
+from fastdiff_ops.demo.fields_report import FieldsSettings, run_fields_demo
 from fastdiff_ops.demo.model import DigitModel
 from fastdiff_ops.demo.report import DemoSettings, format_errors, format_timings, run_demo
 from fastdiff_ops.demo.weights import SCHEDULE, WEIGHTS_PATH, evaluation_loss, load_weights, noised
@@ -281,8 +283,10 @@ def test_demo_writes_pictures_and_tables(tmp_path: Path, capsys: pytest.CaptureF
 def test_demo_command_passes_its_options(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[DemoSettings] = []
     words: list[WordsSettings] = []
+    fields: list[FieldsSettings] = []
     monkeypatch.setattr("fastdiff_ops.demo.report.run_demo", seen.append)
     monkeypatch.setattr("fastdiff_ops.demo.words_report.run_words_demo", words.append)
+    monkeypatch.setattr("fastdiff_ops.demo.fields_report.run_fields_demo", fields.append)
     out = str(tmp_path / "x")
     assert (
         main(
@@ -293,8 +297,23 @@ def test_demo_command_passes_its_options(tmp_path: Path, monkeypatch: pytest.Mon
     expected = DemoSettings(out=Path(out), labels=(7,) * 10, guidance_scale=3.0, seed=9, device="cpu")
     assert seen == [expected]
     assert words == [WordsSettings(out=Path(out), seed=9, device="cpu")]
+    assert fields == [FieldsSettings(out=Path(out), seed=9, device="cpu")]
     assert main(["demo"]) == 0
     assert seen[1] == DemoSettings()
+
+
+def test_fields_are_fitted_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plt = pytest.importorskip("matplotlib.pyplot")
+    pytest.importorskip("PIL")
+    settings = FieldsSettings(out=tmp_path / "new", image_steps=3, sdf_steps=2, nerf_steps=2, device="cpu")
+    written = run_fields_demo(settings)
+    assert {path.name for path in written} == {path.name for path in settings.out.iterdir()}
+    for path in written:
+        assert min(plt.imread(path).shape[:2]) > 300, path
+    assert not plt.get_fignums()
+    text = capsys.readouterr().out
+    for word in ("picture         3 steps", "surface         2 steps", "radiance field  2 steps", "held out"):
+        assert word in text
 
 
 def test_tables_of_the_report() -> None:

@@ -25,7 +25,7 @@ def add_commands(commands: Commands) -> None:
     demo = commands.add(
         "demo",
         _demo,
-        "generate digits and words by several methods, measure errors and times, draw pictures",
+        "generate digits and words, fit fields; measure errors and times, draw pictures",
         ["demo", "demo --label 7 --guidance-scale 3 --out seven", "demo --device cpu --seed 1"],
     )
     _add_out_folder(demo)
@@ -115,6 +115,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _demo(args: argparse.Namespace) -> None:
+    from .fields_report import FieldsSettings, run_fields_demo
     from .report import DemoSettings, run_demo
     from .words_report import WordsSettings, run_words_demo
 
@@ -128,6 +129,7 @@ def _demo(args: argparse.Namespace) -> None:
     )
     run_demo(settings)
     run_words_demo(WordsSettings(out=args.out, seed=args.seed, device=args.device))
+    run_fields_demo(FieldsSettings(out=args.out, seed=args.seed, device=args.device))
 
 
 def _masked_demo(args: argparse.Namespace) -> None:
@@ -151,7 +153,9 @@ def _masked_demo(args: argparse.Namespace) -> None:
 def _sample(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
-    from .digits import Digits, Prompt, pick_device
+    from fastdiff_ops._environment import pick_device
+
+    from .digits import Digits, Prompt
     from .weights import SCHEDULE
 
     table = table_from_options(args, SCHEDULE)

@@ -13,27 +13,9 @@ from fastdiff_ops.demo.weights import SCHEDULE, load_weights
 from fastdiff_ops.schedules import timesteps
 from fastdiff_ops.solvers import SolverTable, make_table, sample
 
-__all__ = ["Digits", "ErrorCurve", "Prompt", "compare", "pick_device", "table_for_budget"]
+__all__ = ["Digits", "ErrorCurve", "Prompt", "compare", "table_for_budget"]
 
 PREDICTION_TYPE = "v"
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device called `name`; "auto" is the GPU when there is one, else the CPU.
-
-    Raises
-    ------
-    ValueError
-        If there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"`device` {name!r} is not available here: {error}") from error
-    return device
 
 
 def table_for_budget(solver: str, nfe: int, spacing: str = "logSNR") -> SolverTable:

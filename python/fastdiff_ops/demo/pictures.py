@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fastdiff_ops._environment import require_matplotlib
 from fastdiff_ops.demo.timing import Timing, readable
 
 if TYPE_CHECKING:
@@ -27,31 +28,12 @@ __all__ = [
     "draw_solvers",
     "draw_timings",
     "mosaic",
-    "require_matplotlib",
     "write_png",
 ]
 
 # Distinguishable with the common colour vision deficiencies (Okabe and Ito).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#333333", "#8C6D31")
 MARKERS = "osD^vP*X"
-
-
-def require_matplotlib() -> Any:
-    """Return ``matplotlib.pyplot`` on a backend that needs no screen.
-
-    Raises
-    ------
-    ImportError
-        If matplotlib is not installed; the message says how to get it.
-    """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError("plots need matplotlib: pip install 'fastdiff-ops[plot]'") from error
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
 
 
 def mosaic(images: Tensor, columns: int, zoom: int = 4, gap: int = 2) -> Tensor:

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from fastdiff_ops._environment import pick_device, require_matplotlib
 from fastdiff_ops.demo import pictures, timing
-from fastdiff_ops.demo.digits import Digits, ErrorCurve, Prompt, compare, pick_device, table_for_budget
+from fastdiff_ops.demo.digits import Digits, ErrorCurve, Prompt, compare, table_for_budget
 
 __all__ = ["DemoSettings", "describe", "format_errors", "format_timings", "one_thread", "run_demo"]
 
@@ -80,7 +81,7 @@ def run_demo(settings: DemoSettings) -> list[Path]:
     ValueError
         If the device is not there.
     """
-    pictures.require_matplotlib()
+    require_matplotlib()
     start = time.perf_counter()
     device = pick_device(settings.device)
     settings.out.mkdir(parents=True, exist_ok=True)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from fastdiff_ops._environment import pick_device, require_matplotlib
 from fastdiff_ops.demo import pictures
-from fastdiff_ops.demo.digits import pick_device
 from fastdiff_ops.demo.report import describe, one_thread
 from fastdiff_ops.demo.timing import readable
 from fastdiff_ops.demo.words import Dictionary, WordWeights, load_words, parse_pattern, spell
@@ -92,7 +92,7 @@ def run_words_demo(settings: WordsSettings) -> list[Path]:
         If a pattern is none, or the device is not there.
     """
     patterns = {pattern: parse_pattern(pattern) for pattern in settings.patterns}
-    pictures.require_matplotlib()
+    require_matplotlib()
     start = time.perf_counter()
     device = pick_device(settings.device)
     weights = load_words(device=device)

@@ -1,4 +1,4 @@
-"""The commands ``fit-image`` and ``fit-sdf``, which fit fields of encodings."""
+"""The commands ``fit-image``, ``fit-sdf`` and ``fit-nerf``, which fit fields of encodings."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from fastdiff_ops.cli import Commands
 
     from .fit_image import ImageFit
+    from .fit_nerf import NerfFit
     from .fit_sdf import SdfFit
 
 __all__ = ["add_commands"]
 
 
 def add_commands(commands: Commands) -> None:
-    """Add ``fit-image`` and ``fit-sdf``."""
+    """Add ``fit-image``, ``fit-sdf`` and ``fit-nerf``."""
     image = commands.add(
         "fit-image",
         _fit_image,
@@ -58,6 +59,14 @@ def add_commands(commands: Commands) -> None:
         "(default %(default)s)",
     )
     _add_common(sdf, steps=500, levels=8, table=15, out="fit-sdf")
+
+    nerf = commands.add(
+        "fit-nerf",
+        _fit_nerf,
+        "fit a radiance field to pictures of a scene, and draw it from elsewhere",
+        ["fit-nerf", "fit-nerf --encoding grid --steps 2000 --out spheres"],
+    )
+    _add_common(nerf, steps=500, levels=8, table=14, out="fit-nerf")
 
 
 def _add_common(parser: argparse.ArgumentParser, *, steps: int, levels: int, table: int, out: str) -> None:
@@ -101,7 +110,7 @@ def _add_common(parser: argparse.ArgumentParser, *, steps: int, levels: int, tab
 
 
 def _fit_image(args: argparse.Namespace) -> None:
-    from fastdiff_ops.demo.digits import pick_device
+    from fastdiff_ops._environment import pick_device
 
     from .fit_image import fit_image
     from .pictures import read_picture
@@ -116,7 +125,7 @@ def _fit_image(args: argparse.Namespace) -> None:
 
 
 def _fit_sdf(args: argparse.Namespace) -> None:
-    from fastdiff_ops.demo.digits import pick_device
+    from fastdiff_ops._environment import pick_device
 
     from .fit_sdf import find_shape, fit_sdf
 
@@ -130,11 +139,23 @@ def _fit_sdf(args: argparse.Namespace) -> None:
     _run(args, fit, lambda f: f"normals {f.curve[-1].degrees:.1f}°", _write_sdf_fit)
 
 
+def _fit_nerf(args: argparse.Namespace) -> None:
+    from fastdiff_ops._environment import pick_device
+
+    from .fit_nerf import fit_nerf
+
+    _prepare(args)
+    device = pick_device(args.device)
+
+    def fit(on_step: Callable[[NerfFit, int], None]) -> NerfFit:
+        return fit_nerf(**_options(args), device=device, on_step=on_step)
+
+    _run(args, fit, lambda f: f"{f.curve[-1].psnr:.2f} dB", _write_nerf_fit)
+
+
 def _prepare(args: argparse.Namespace) -> None:
     """Fail before the training, not after it."""
-    from fastdiff_ops.demo.pictures import require_matplotlib
-
-    from .pictures import require_pillow
+    from fastdiff_ops._environment import require_matplotlib, require_pillow
 
     require_pillow()
     require_matplotlib()
@@ -208,6 +229,17 @@ def _write_sdf_fit(out: Path, fit: SdfFit) -> None:
     print(
         f"mean error of the distance {fit.distance_error():.5f}, of normals {fit.normal_error():.2f} degrees"
     )
+    print(f"wrote {out}/: report.png, field.safetensors, curve.csv")
+
+
+def _write_nerf_fit(out: Path, fit: NerfFit) -> None:
+    from .fitting import save_field
+    from .pictures import draw_nerf_fit
+
+    draw_nerf_fit(out / "report.png", fit)
+    save_field(fit.field, out / "field.safetensors")
+    _write_curve(out / "curve.csv", fit.curve)
+    print(f"{fit.steps} steps in {fit.seconds:.1f} s: {fit.psnr():.2f} dB of views that were held out")
     print(f"wrote {out}/: report.png, field.safetensors, curve.csv")
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..ops._levels import check_int
+from .camera import camera_rays
 from .field import FieldMLP
 from .fitting import Clock, is_measured, new_field, train
 from .shapes import SHAPES, AnalyticShape, MeshShape, Shape
@@ -247,13 +248,6 @@ def render_sdf(fit: SdfFit, size: int = 256, max_steps: int = 64) -> Tensor:
 def _camera(size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the eye [3], unit rays [size^2, 3] and where each enters and leaves the cube [-1, 1]^3."""
     eye = torch.tensor([1.7, -2.7, 2.1])
-    forward = -eye / eye.norm()
-    right = torch.nn.functional.normalize(torch.linalg.cross(forward, torch.tensor([0.0, 0.0, 1.0])), dim=0)
-    up = torch.linalg.cross(right, forward)
-    place = (torch.arange(size) + 0.5) / size * 2 - 1
-    v, u = torch.meshgrid(-place, place, indexing="ij")
-    opening = 0.25  # tangent of half the angle of view
-    rays = forward + opening * (u.reshape(-1, 1) * right + v.reshape(-1, 1) * up)
-    rays = torch.nn.functional.normalize(rays, dim=-1)
+    rays = camera_rays(eye, size, opening=0.25)
     ends = torch.stack([(side - eye) / rays for side in (-1.0, 1.0)])  # a zero gives infinities
     return eye, rays, ends.amin(0).amax(-1).clamp(min=0), ends.amax(0).amin(-1)

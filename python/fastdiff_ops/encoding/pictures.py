@@ -9,30 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fastdiff_ops.demo.pictures import require_matplotlib
-
+from .._environment import require_matplotlib, require_pillow
 from .fit_image import ImageFit, procedural_picture
+from .fit_nerf import NerfFit
 from .fit_sdf import SdfFit, render_sdf
+from .scene import FAR, NEAR
 
-__all__ = ["draw_image_fit", "draw_sdf_fit", "read_picture", "require_pillow", "write_picture"]
+__all__ = [
+    "draw_image_fit",
+    "draw_nerf_fit",
+    "draw_sdf_fit",
+    "read_picture",
+    "write_picture",
+]
 
 _ERROR_GAIN = 8
 _BLUE, _ORANGE = "#0072B2", "#D55E00"
-
-
-def require_pillow() -> Any:
-    """Return ``PIL.Image``.
-
-    Raises
-    ------
-    ImportError
-        If Pillow is not installed; the message says how to get it.
-    """
-    try:
-        from PIL import Image, ImageOps
-    except ImportError as error:
-        raise ImportError("pictures need Pillow: pip install 'fastdiff-ops[fields]'") from error
-    return Image, ImageOps
 
 
 def read_picture(name: str) -> Tensor:
@@ -137,6 +129,31 @@ def draw_sdf_fit(path: Path, fit: SdfFit, size: int = 320) -> None:
     right.set_ylabel("mean error of the distance", color=_ORANGE)
     for ax in (axes[2], right):
         ax.set_ylim(bottom=0)
+    _save(figure, path)
+
+
+def draw_nerf_fit(path: Path, fit: NerfFit) -> None:
+    """Draw pictures that the training did not see, the fit's of the same places and its depths, and the PSNR."""
+    plt = require_matplotlib()
+    count, pixels, _ = fit.held_out.colours.shape
+    size = round(pixels**0.5)
+    figure, axes = plt.subplots(count, 4, figsize=(12, 3 * count), layout="constrained")
+    axes = np.asarray(axes).reshape(count, 4)
+    for row, (eyes, rays, colours) in zip(axes, zip(*fit.held_out, strict=True), strict=True):
+        found = fit.render(eyes, rays)
+        row[0].imshow(colours.reshape(size, size, 3).clamp(0, 1).numpy())
+        row[1].imshow(found.colour.reshape(size, size, 3).clamp(0, 1).numpy())
+        depth = torch.where(found.opacity > 0.5, found.depth, torch.nan)
+        row[2].imshow(depth.reshape(size, size).numpy(), cmap="viridis", vmin=NEAR, vmax=FAR)
+    titles = ("held out", f"fit, {fit.psnr():.2f} dB", "depth of the fit")
+    for column, title in enumerate(titles):
+        axes[0, column].set_title(title, fontsize=11)
+    for ax in axes[:, :3].flat:
+        ax.axis("off")
+    for ax in axes[1:, 3]:
+        ax.axis("off")
+    _curve(axes[0, 3], [m.seconds for m in fit.curve], [m.psnr for m in fit.curve], _BLUE)
+    axes[0, 3].set_ylabel("PSNR of held-out views, dB")
     _save(figure, path)
 
 
