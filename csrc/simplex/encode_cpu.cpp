@@ -1,6 +1,7 @@
 // simplex_encode and grid_encode on the CPU, and their derivatives that read the table: features, derivative
 // along a direction, gradient of the coordinates.
 #include "simplex/encode_blocks.h"
+#include "simplex/encode_ops.h"
 
 namespace fd::encoding {
 namespace {
@@ -175,69 +176,48 @@ bool in_float64(const Tensor& x, const Tensor& table) {
     return x.scalar_type() == ScalarType::Double || table.scalar_type() == ScalarType::Double;
 }
 
-Tensor features(Lattice lattice, const Tensor& x, const Tensor& table, const Tensor* u,
-                const LevelLists& lists, int64_t bounds, int64_t max_level,
-                std::optional<ScalarType> out_dtype) {
-    const Tensor entries = torch::stable::contiguous(table);
-    const EncodeCall call = bind(lattice, x, entries, lists, bounds, max_level);
-    Tensor out = torch::stable::new_empty(x, {call.shape.points, call.shape.width()},
-                                          out_dtype.value_or(table.scalar_type()));
-    const DType out_type = dtype_of_tensor(out, "out_dtype");
-    if (call.shape.points == 0) return out;
-    if (u != nullptr) STD_TORCH_CHECK(same_sizes(*u, x), "u must have the shape of x");
-    const auto run = [&]<class Real>(Real, ScalarType type) {
-        const Tensor at = as_type(x, type), along = u == nullptr ? at : as_type(*u, type);
-        encode<Real>(call, static_cast<const Real*>(at.data_ptr()),
-                     u == nullptr ? nullptr : static_cast<const Real*>(along.data_ptr()), out.data_ptr(),
-                     out_type);
-    };
-    in_float64(x, table) ? run(double{}, ScalarType::Double) : run(float{}, ScalarType::Float);
-    return out;
-}
-
-template <Lattice lattice>
-Tensor encode_op(const Tensor& x, const Tensor& table, const std::vector<double>& scales,
-                 const std::vector<double>& shifts, const std::vector<int64_t>& layout, int64_t bounds,
-                 int64_t max_level, bool, std::optional<ScalarType> out_dtype) {
-    return features(lattice, x, table, nullptr, {scales, shifts, layout}, bounds, max_level, out_dtype);
-}
-
-template <Lattice lattice>
-Tensor jvp_op(const Tensor& x, const Tensor& table, const Tensor& u, const std::vector<double>& scales,
-              const std::vector<double>& shifts, const std::vector<int64_t>& layout, int64_t bounds,
-              int64_t max_level, bool, std::optional<ScalarType> out_dtype) {
-    return features(lattice, x, table, &u, {scales, shifts, layout}, bounds, max_level, out_dtype);
-}
-
-template <Lattice lattice>
-Tensor vjp_x_op(const Tensor& x, const Tensor& table, const Tensor& grad, const std::vector<double>& scales,
-                const std::vector<double>& shifts, const std::vector<int64_t>& layout, int64_t bounds,
-                int64_t max_level, bool) {
-    const LevelLists lists{scales, shifts, layout};
-    const Tensor entries = torch::stable::contiguous(table), upstream = torch::stable::contiguous(grad);
-    const EncodeCall call = bind(lattice, x, entries, lists, bounds, max_level);
-    check_gradient(call.shape, upstream);
-    const ScalarType type = in_float64(x, table) ? ScalarType::Double : ScalarType::Float;
-    const Tensor at = as_type(x, type);
-    Tensor dx = torch::stable::new_empty(x, {call.shape.points, call.shape.axes}, type);
-    if (call.shape.points == 0) return as_type(dx, x.scalar_type());
-    if (type == ScalarType::Double) {
-        gradient<double>(call, at.const_data_ptr<double>(), upstream, dx.mutable_data_ptr<double>());
-    } else {
-        gradient<float>(call, at.const_data_ptr<float>(), upstream, dx.mutable_data_ptr<float>());
+struct Backend {
+    static Tensor features(Lattice lattice, const Tensor& x, const Tensor& table, const Tensor* u,
+                           const LevelLists& lists, int64_t bounds, int64_t max_level,
+                           std::optional<ScalarType> out_dtype) {
+        const Tensor entries = torch::stable::contiguous(table);
+        const EncodeCall call = bind(lattice, x, entries, lists, bounds, max_level);
+        Tensor out = torch::stable::new_empty(x, {call.shape.points, call.shape.width()},
+                                              out_dtype.value_or(table.scalar_type()));
+        const DType out_type = dtype_of_tensor(out, "out_dtype");
+        if (call.shape.points == 0) return out;
+        if (u != nullptr) STD_TORCH_CHECK(same_sizes(*u, x), "u must have the shape of x");
+        const auto run = [&]<class Real>(Real, ScalarType type) {
+            const Tensor at = as_type(x, type), along = u == nullptr ? at : as_type(*u, type);
+            encode<Real>(call, static_cast<const Real*>(at.data_ptr()),
+                         u == nullptr ? nullptr : static_cast<const Real*>(along.data_ptr()), out.data_ptr(),
+                         out_type);
+        };
+        in_float64(x, table) ? run(double{}, ScalarType::Double) : run(float{}, ScalarType::Float);
+        return out;
     }
-    return as_type(dx, x.scalar_type());
-}
+
+    static Tensor points_gradient(Lattice lattice, const Tensor& x, const Tensor& table, const Tensor& grad,
+                                  const LevelLists& lists, int64_t bounds, int64_t max_level) {
+        const Tensor entries = torch::stable::contiguous(table), upstream = torch::stable::contiguous(grad);
+        const EncodeCall call = bind(lattice, x, entries, lists, bounds, max_level);
+        check_gradient(call.shape, upstream);
+        const ScalarType type = in_float64(x, table) ? ScalarType::Double : ScalarType::Float;
+        const Tensor at = as_type(x, type);
+        Tensor dx = torch::stable::new_empty(x, {call.shape.points, call.shape.axes}, type);
+        if (call.shape.points == 0) return as_type(dx, x.scalar_type());
+        if (type == ScalarType::Double) {
+            gradient<double>(call, at.const_data_ptr<double>(), upstream, dx.mutable_data_ptr<double>());
+        } else {
+            gradient<float>(call, at.const_data_ptr<float>(), upstream, dx.mutable_data_ptr<float>());
+        }
+        return as_type(dx, x.scalar_type());
+    }
+};
 
 }  // namespace
 }  // namespace fd::encoding
 
 STABLE_TORCH_LIBRARY_IMPL(FD_NAMESPACE, CPU, m) {
-    using fd::encoding::Lattice;
-    m.impl("simplex_encode", TORCH_BOX(&fd::encoding::encode_op<Lattice::simplex>));
-    m.impl("simplex_encode_jvp", TORCH_BOX(&fd::encoding::jvp_op<Lattice::simplex>));
-    m.impl("simplex_encode_vjp_x", TORCH_BOX(&fd::encoding::vjp_x_op<Lattice::simplex>));
-    m.impl("grid_encode", TORCH_BOX(&fd::encoding::encode_op<Lattice::grid>));
-    m.impl("grid_encode_jvp", TORCH_BOX(&fd::encoding::jvp_op<Lattice::grid>));
-    m.impl("grid_encode_vjp_x", TORCH_BOX(&fd::encoding::vjp_x_op<Lattice::grid>));
+    fd::encoding::register_gather_ops<fd::encoding::Backend>(m);
 }

@@ -1,7 +1,7 @@
 // Registers for CUDA the operators of the encodings that read the table.
 #include "common/device.h"
-#include "simplex/encode_args.h"
 #include "simplex/encode_launch.h"
+#include "simplex/encode_ops.h"
 
 namespace fd::encoding {
 namespace {
@@ -39,68 +39,48 @@ struct EncodeCall {
     }
 };
 
-Tensor features(Lattice lattice, const Tensor& x, const Tensor& table, const Tensor* u,
-                const LevelLists& lists, int64_t bounds, int64_t max_level,
-                std::optional<ScalarType> out_dtype) {
-    const DeviceGuard guard(x);
-    const EncodeCall call(lattice, x, table, lists, bounds, max_level);
-    Tensor out = torch::stable::new_empty(x, {call.shape.points, call.shape.width()},
-                                          out_dtype.value_or(table.scalar_type()));
-    const DType out_type = dtype_of_tensor(out, "out_dtype");
-    if (u != nullptr) {
-        STD_TORCH_CHECK(same_sizes(*u, x), "u must have the shape of x");
-        check_same_device(*u, x, "u");
+struct Backend {
+    static Tensor features(Lattice lattice, const Tensor& x, const Tensor& table, const Tensor* u,
+                           const LevelLists& lists, int64_t bounds, int64_t max_level,
+                           std::optional<ScalarType> out_dtype) {
+        const DeviceGuard guard(x);
+        const EncodeCall call(lattice, x, table, lists, bounds, max_level);
+        Tensor out = torch::stable::new_empty(x, {call.shape.points, call.shape.width()},
+                                              out_dtype.value_or(table.scalar_type()));
+        const DType out_type = dtype_of_tensor(out, "out_dtype");
+        if (u != nullptr) {
+            STD_TORCH_CHECK(same_sizes(*u, x), "u must have the shape of x");
+            check_same_device(*u, x, "u");
+        }
+        const Tensor at = as_type(x, call.type()), along = u == nullptr ? at : as_type(*u, call.type());
+        call.in_type([&]<class Real>(const Levels<Real>& levels, Real) {
+            encode_cuda<Real>(current_stream(x), call.cuda, levels, static_cast<const Real*>(at.data_ptr()),
+                              u == nullptr ? nullptr : static_cast<const Real*>(along.data_ptr()),
+                              rows_of(call.table, "table"), {out.data_ptr(), out_type});
+        });
+        return out;
     }
-    const Tensor at = as_type(x, call.type()), along = u == nullptr ? at : as_type(*u, call.type());
-    call.in_type([&]<class Real>(const Levels<Real>& levels, Real) {
-        encode_cuda<Real>(current_stream(x), call.cuda, levels, static_cast<const Real*>(at.data_ptr()),
-                          u == nullptr ? nullptr : static_cast<const Real*>(along.data_ptr()),
-                          rows_of(call.table, "table"), {out.data_ptr(), out_type});
-    });
-    return out;
-}
 
-template <Lattice lattice>
-Tensor encode_op(const Tensor& x, const Tensor& table, const std::vector<double>& scales,
-                 const std::vector<double>& shifts, const std::vector<int64_t>& layout, int64_t bounds,
-                 int64_t max_level, bool, std::optional<ScalarType> out_dtype) {
-    return features(lattice, x, table, nullptr, {scales, shifts, layout}, bounds, max_level, out_dtype);
-}
-
-template <Lattice lattice>
-Tensor jvp_op(const Tensor& x, const Tensor& table, const Tensor& u, const std::vector<double>& scales,
-              const std::vector<double>& shifts, const std::vector<int64_t>& layout, int64_t bounds,
-              int64_t max_level, bool, std::optional<ScalarType> out_dtype) {
-    return features(lattice, x, table, &u, {scales, shifts, layout}, bounds, max_level, out_dtype);
-}
-
-template <Lattice lattice>
-Tensor vjp_x_op(const Tensor& x, const Tensor& table, const Tensor& grad, const std::vector<double>& scales,
-                const std::vector<double>& shifts, const std::vector<int64_t>& layout, int64_t bounds,
-                int64_t max_level, bool) {
-    const DeviceGuard guard(x);
-    const EncodeCall call(lattice, x, table, {scales, shifts, layout}, bounds, max_level);
-    check_gradient(call.shape, grad);
-    check_same_device(grad, x, "grad");
-    const Tensor at = as_type(x, call.type()), upstream = torch::stable::contiguous(grad);
-    Tensor dx = torch::stable::new_empty(x, {call.shape.points, call.shape.axes}, call.type());
-    call.in_type([&]<class Real>(const Levels<Real>& levels, Real) {
-        encode_vjp_x_cuda<Real>(current_stream(x), call.cuda, levels, static_cast<const Real*>(at.data_ptr()),
-                                rows_of(call.table, "table"), rows_of(upstream, "grad"),
-                                static_cast<Real*>(dx.data_ptr()));
-    });
-    return as_type(dx, x.scalar_type());
-}
+    static Tensor points_gradient(Lattice lattice, const Tensor& x, const Tensor& table, const Tensor& grad,
+                                  const LevelLists& lists, int64_t bounds, int64_t max_level) {
+        const DeviceGuard guard(x);
+        const EncodeCall call(lattice, x, table, lists, bounds, max_level);
+        check_gradient(call.shape, grad);
+        check_same_device(grad, x, "grad");
+        const Tensor at = as_type(x, call.type()), upstream = torch::stable::contiguous(grad);
+        Tensor dx = torch::stable::new_empty(x, {call.shape.points, call.shape.axes}, call.type());
+        call.in_type([&]<class Real>(const Levels<Real>& levels, Real) {
+            encode_vjp_x_cuda<Real>(current_stream(x), call.cuda, levels,
+                                    static_cast<const Real*>(at.data_ptr()), rows_of(call.table, "table"),
+                                    rows_of(upstream, "grad"), static_cast<Real*>(dx.data_ptr()));
+        });
+        return as_type(dx, x.scalar_type());
+    }
+};
 
 }  // namespace
 }  // namespace fd::encoding
 
 STABLE_TORCH_LIBRARY_IMPL(FD_NAMESPACE, FD_CUDA_KEY, m) {
-    using fd::encoding::Lattice;
-    m.impl("simplex_encode", TORCH_BOX(&fd::encoding::encode_op<Lattice::simplex>));
-    m.impl("simplex_encode_jvp", TORCH_BOX(&fd::encoding::jvp_op<Lattice::simplex>));
-    m.impl("simplex_encode_vjp_x", TORCH_BOX(&fd::encoding::vjp_x_op<Lattice::simplex>));
-    m.impl("grid_encode", TORCH_BOX(&fd::encoding::encode_op<Lattice::grid>));
-    m.impl("grid_encode_jvp", TORCH_BOX(&fd::encoding::jvp_op<Lattice::grid>));
-    m.impl("grid_encode_vjp_x", TORCH_BOX(&fd::encoding::vjp_x_op<Lattice::grid>));
+    fd::encoding::register_gather_ops<fd::encoding::Backend>(m);
 }

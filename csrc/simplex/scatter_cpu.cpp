@@ -5,6 +5,7 @@
 // takes the points in order. So an entry's sum has one order whatever the number of threads, and nothing is
 // locked. Floor: one read and one write of a random entry per vertex.
 #include "simplex/encode_blocks.h"
+#include "simplex/encode_ops.h"
 
 namespace fd::encoding {
 namespace {
@@ -73,49 +74,34 @@ void scatter_all(Lattice lattice, const EncodeShape& shape, const LevelLists& li
     });
 }
 
-Tensor table_gradient(Lattice lattice, const Tensor& x, const Tensor* u, const Tensor& grad,
-                      const LevelLists& lists, int64_t n_entries, int64_t bounds, int64_t max_level) {
-    STD_TORCH_CHECK(grad.dim() == 2 && !lists.scales.empty(), "grad must be [N, L * F]");
-    const int64_t width = grad.size(1), levels = static_cast<int64_t>(lists.scales.size());
-    const EncodeShape shape(x, n_entries, width / levels, lists, bounds, max_level);
-    check_dense_levels(lattice, shape, lists);
-    check_gradient(shape, grad);
-    if (u != nullptr) STD_TORCH_CHECK(same_sizes(*u, x), "u must have the shape of x");
-    const bool wide = x.scalar_type() == ScalarType::Double || grad.scalar_type() == ScalarType::Double;
-    const ScalarType type = wide ? ScalarType::Double : ScalarType::Float;
-    const Tensor at = as_type(x, type), along = u == nullptr ? at : as_type(*u, type);
-    const Tensor upstream = torch::stable::contiguous(grad);
-    Tensor table = torch::stable::new_zeros(x, {n_entries, shape.features}, type);
-    const auto run = [&]<class Real>(Real) {
-        scatter_all<Real>(lattice, shape, lists, static_cast<const Real*>(at.data_ptr()),
-                          u == nullptr ? nullptr : static_cast<const Real*>(along.data_ptr()), upstream,
-                          static_cast<Real*>(table.data_ptr()));
-    };
-    wide ? run(double{}) : run(float{});
-    return table;
-}
-
-template <Lattice lattice>
-Tensor vjp_table_op(const Tensor& x, const Tensor& grad, const std::vector<double>& scales,
-                    const std::vector<double>& shifts, const std::vector<int64_t>& layout, int64_t n_entries,
-                    int64_t bounds, int64_t max_level, bool) {
-    return table_gradient(lattice, x, nullptr, grad, {scales, shifts, layout}, n_entries, bounds, max_level);
-}
-
-template <Lattice lattice>
-Tensor vjp_table_u_op(const Tensor& x, const Tensor& u, const Tensor& grad, const std::vector<double>& scales,
-                      const std::vector<double>& shifts, const std::vector<int64_t>& layout,
-                      int64_t n_entries, int64_t bounds, int64_t max_level, bool) {
-    return table_gradient(lattice, x, &u, grad, {scales, shifts, layout}, n_entries, bounds, max_level);
-}
+struct Backend {
+    static Tensor table_gradient(Lattice lattice, const Tensor& x, const Tensor* u, const Tensor& grad,
+                                 const LevelLists& lists, int64_t n_entries, int64_t bounds,
+                                 int64_t max_level, bool) {
+        STD_TORCH_CHECK(grad.dim() == 2 && !lists.scales.empty(), "grad must be [N, L * F]");
+        const int64_t width = grad.size(1), levels = static_cast<int64_t>(lists.scales.size());
+        const EncodeShape shape(x, n_entries, width / levels, lists, bounds, max_level);
+        check_dense_levels(lattice, shape, lists);
+        check_gradient(shape, grad);
+        if (u != nullptr) STD_TORCH_CHECK(same_sizes(*u, x), "u must have the shape of x");
+        const bool wide = x.scalar_type() == ScalarType::Double || grad.scalar_type() == ScalarType::Double;
+        const ScalarType type = wide ? ScalarType::Double : ScalarType::Float;
+        const Tensor at = as_type(x, type), along = u == nullptr ? at : as_type(*u, type);
+        const Tensor upstream = torch::stable::contiguous(grad);
+        Tensor table = torch::stable::new_zeros(x, {n_entries, shape.features}, type);
+        const auto run = [&]<class Real>(Real) {
+            scatter_all<Real>(lattice, shape, lists, static_cast<const Real*>(at.data_ptr()),
+                              u == nullptr ? nullptr : static_cast<const Real*>(along.data_ptr()), upstream,
+                              static_cast<Real*>(table.data_ptr()));
+        };
+        wide ? run(double{}) : run(float{});
+        return table;
+    }
+};
 
 }  // namespace
 }  // namespace fd::encoding
 
 STABLE_TORCH_LIBRARY_IMPL(FD_NAMESPACE, CPU, m) {
-    using fd::encoding::Lattice;
-    m.impl("simplex_encode_vjp_table", TORCH_BOX(&fd::encoding::vjp_table_op<Lattice::simplex>));
-    m.impl("simplex_encode_vjp_table_u", TORCH_BOX(&fd::encoding::vjp_table_u_op<Lattice::simplex>));
-    m.impl("grid_encode_vjp_table", TORCH_BOX(&fd::encoding::vjp_table_op<Lattice::grid>));
-    m.impl("grid_encode_vjp_table_u", TORCH_BOX(&fd::encoding::vjp_table_u_op<Lattice::grid>));
+    fd::encoding::register_scatter_ops<fd::encoding::Backend>(m);
 }
