@@ -81,13 +81,12 @@ def run_fields_demo(settings: FieldsSettings) -> list[Path]:
     draw_sdf_fit(written[1], surface)
     draw_nerf_fit(written[2], radiance)
     print("\nFields of simplex grids")
-    print(f"picture         {image.steps} steps, {image.seconds:.1f} s: {image.psnr():.1f} dB")
-    print(
-        f"surface         {surface.steps} steps, {surface.seconds:.1f} s: normals {surface.normal_error():.1f}°"
-    )
-    print(
-        f"radiance field  {radiance.steps} steps, {radiance.seconds:.1f} s: {radiance.psnr():.1f} dB, held out"
-    )
+    for name, done, reached in (
+        ("picture", image, f"{image.psnr():.1f} dB"),
+        ("surface", surface, f"normals {surface.normal_error():.1f}°"),
+        ("radiance field", radiance, f"{radiance.psnr():.1f} dB, held out"),
+    ):
+        print(f"{name:<16}{done.steps} steps, {done.seconds:.1f} s: {reached}")
     print(f"\n{time.perf_counter() - start:.0f} s on {describe(device)}; pictures:")
     for path in written:
         print(f"  {path}")

@@ -136,8 +136,8 @@ def fit_nerf(
 
     Notes
     -----
-    Volume rendering of NeRF, arXiv 2003.08934, with samples jittered in their intervals. Colours do not depend
-    on the direction of view.
+    Volume rendering of NeRF, arXiv 2003.08934, with samples jittered in their intervals. Colours do not
+    depend on the direction of view.
 
     Examples
     --------

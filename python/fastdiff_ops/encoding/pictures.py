@@ -133,7 +133,7 @@ def draw_sdf_fit(path: Path, fit: SdfFit, size: int = 320) -> None:
 
 
 def draw_nerf_fit(path: Path, fit: NerfFit) -> None:
-    """Draw pictures that the training did not see, the fit's of the same places and its depths, and the PSNR."""
+    """Draw pictures that the training did not see, the fit of the same places, its depths, and the PSNR."""
     plt = require_matplotlib()
     count, pixels, _ = fit.held_out.colours.shape
     size = round(pixels**0.5)
