@@ -16,7 +16,7 @@ import fastdiff_ops
 import pytest
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = {".py", ".pyi", ".so", ".typed", ".safetensors", ".json"}
+SHIPPED = {".c", ".py", ".pyi", ".so", ".typed", ".safetensors", ".json"}
 
 
 def run(*command: str | Path, cwd: Path, **environment: str) -> str:

@@ -60,7 +60,7 @@ CPP
 }
 
 pip_install() {
-    # Its output is shown only on failure: pip also complains about k-diffusion's missing dependencies.
+    # Its output is shown only on failure: pip also complains about dependencies that are left out below.
     local log="$venv/pip.log"
     "$venv/bin/python" -m pip install --disable-pip-version-check "$@" >"$log" 2>&1 && return
     tail -30 "$log" >&2
@@ -127,7 +127,7 @@ for group in "$@"; do
     mapfile -t wanted < <(requirements "$group")
     pip_install --constraint "$venv/constraints.txt" "${wanted[@]}"
     case $group in test | bench)
-        # A peer to compare with; its dependencies include torchvision, which brings another torch.
-        pip_install --no-deps k-diffusion ;;
+        # Their dependencies include torchvision, which brings another torch, and an old networkx.
+        pip_install --no-deps k-diffusion tsplib95 ;;
     esac
 done

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import signal
 import sys
@@ -20,12 +21,13 @@ from ._version import __version__
 if TYPE_CHECKING:
     _SubParsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["Commands", "UsageError", "main"]
+__all__ = ["Commands", "UsageError", "main", "positive_number", "seed_number"]
 
 FAMILIES = (
     "fastdiff_ops.demo.cli",
     "fastdiff_ops.encoding.cli",
     "fastdiff_ops.solvers.cli",
+    "fastdiff_ops.tsp.cli",
     "fastdiff_ops.cli",
 )
 
@@ -76,6 +78,31 @@ class Commands:
         )
         parser.set_defaults(run=run)
         return parser
+
+    def group(self, name: str, summary: str) -> Commands:
+        """Add a word that stands before commands, as in ``tsp solve``; return what to add these to."""
+        parser = self._subparsers.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + "."
+        )
+        return Commands(parser.add_subparsers(metavar="COMMAND", required=True))
+
+
+def positive_number(text: str) -> float:
+    """Parse a number above zero, for argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number > 0, got {text!r}")
+    return value
+
+
+def seed_number(text: str) -> int:
+    """Parse a seed, for argparse."""
+    if not text.isdecimal() or int(text) >= 1 << 63:
+        raise argparse.ArgumentTypeError(f"expected an integer from 0 to 2^63 - 1, got {text!r}")
+    return int(text)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -19,6 +19,11 @@ EXTRAS = (
     "scikit-learn",
     "diffusers",
     "k-diffusion",
+    "tsplib95",
+    "optuna",
+    "elkai",
+    "fast-tsp",
+    "ortools",
     "triton",
     "pytest",
 )

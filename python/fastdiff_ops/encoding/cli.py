@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fastdiff_ops.cli import positive_number, seed_number
 from fastdiff_ops.solvers.cli import positive_int
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def _add_common(parser: argparse.ArgumentParser, *, steps: int, levels: int, tab
         "--steps", type=positive_int, default=steps, metavar="N", help="of training (default %(default)s)"
     )
     parser.add_argument(
-        "--seconds", type=_seconds, metavar="S", help="end sooner, after so much time of training"
+        "--seconds", type=positive_number, metavar="S", help="end sooner, after so much time of training"
     )
     parser.add_argument(
         "--levels",
@@ -97,7 +97,7 @@ def _add_common(parser: argparse.ArgumentParser, *, steps: int, levels: int, tab
         help="largest number of entries of a level, as a power of two, 1 to 28 (default %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=_seed, default=0, help="equal seeds give equal fields (default %(default)s)"
+        "--seed", type=seed_number, default=0, help="equal seeds give equal fields (default %(default)s)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1 ... (default %(default)s)")
     parser.add_argument(
@@ -248,16 +248,6 @@ def _write_curve(path: Path, curve: list[Any]) -> None:
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number > 0, got {text!r}")
-    return value
-
-
 def _int_to(most: int, text: str) -> int:
     if (value := positive_int(text)) > most:
         raise argparse.ArgumentTypeError(f"expected at most {most}, got {text!r}")
@@ -271,9 +261,3 @@ def _shape(text: str) -> str:
         known = ", ".join(SHAPES)
         raise argparse.ArgumentTypeError(f"unknown shape {text!r}; known are {known} and files of meshes")
     return text
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 1 << 63:
-        raise argparse.ArgumentTypeError(f"expected an integer from 0 to 2^63 - 1, got {text!r}")
-    return int(text)

@@ -7,8 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from fastdiff_ops.demo.pictures import require_matplotlib
 from numpy.typing import ArrayLike
+
+from fastdiff_ops._environment import require_matplotlib
 
 __all__ = ["draw_curves", "draw_tour"]
 

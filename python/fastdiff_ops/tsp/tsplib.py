@@ -1,7 +1,7 @@
 """Instances and tours in TSPLIB's format.
 
 Instances are read and written by the library tsplib95, of which only the parsed fields are taken: its weight
-function is a Python call per edge; ours are the engine and `metrics.edge_lengths`. It has to be installed
+function is a Python call per edge. It has to be installed
 (extra ``tsplib``). Tours are read and written without it.
 """
 
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
-from .metrics import EXPLICIT, METRICS, edge_lengths
+from .metrics import EXPLICIT, METRICS
 from .optima import OPTIMA
 from .text_format import check_tour
+from .tours import tour_length
 
 __all__ = ["TSPInstance", "parse_tsplib", "read_tour", "read_tsplib", "write_tour", "write_tsplib"]
 
@@ -88,13 +88,8 @@ class TSPInstance:
 
     def tour_length(self, tour: ArrayLike) -> float:
         """Length of a closed tour int [N], summed in float64."""
-        order = check_tour(tour, self.dimension)
-        after = np.roll(order, -1)
-        if self.dist is not None:
-            return float(self.dist[order, after].sum())
-        assert self.coords is not None
-        points = torch.from_numpy(self.coords)
-        return float(edge_lengths(points[order], points[after], self.metric).sum())
+        cities = self.coords if self.coords is not None else self.dist
+        return float(tour_length(cities, check_tour(tour, self.dimension), metric=self.metric))
 
 
 def read_tsplib(path: str | os.PathLike[str]) -> TSPInstance:
