@@ -9,26 +9,41 @@
 """
 
 from ..ops import knn
+from .compare import compare
 from .config import ILSConfig
+from .generate import generate
 from .heatmaps import Heatmap
 from .priors import fit_knn_prior, knn_prior_heatmap, knn_prior_table, softdist_heatmap
 from .result import SearchStats, TSPResult
 from .solve import solve
+from .text_format import read_text, write_text
 from .tours import greedy_decode, is_tour, tour_length, two_opt
+from .tsplib import TSPInstance, read_tour, read_tsplib, write_tour, write_tsplib
+from .tune import tune
 
 __all__ = [
     "Heatmap",
     "ILSConfig",
     "SearchStats",
+    "TSPInstance",
     "TSPResult",
+    "compare",
     "fit_knn_prior",
+    "generate",
     "greedy_decode",
     "is_tour",
     "knn",
     "knn_prior_heatmap",
     "knn_prior_table",
+    "read_text",
+    "read_tour",
+    "read_tsplib",
     "softdist_heatmap",
     "solve",
     "tour_length",
+    "tune",
     "two_opt",
+    "write_text",
+    "write_tour",
+    "write_tsplib",
 ]
