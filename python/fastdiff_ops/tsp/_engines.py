@@ -139,9 +139,10 @@ class Ils:
 
     def progress(self) -> Progress:
         search, length = self.search, self.problem.length
+        first = search.first_local_optimum
         return Progress(
             length(search.best_length),
-            length(search.first_local_optimum),
+            length(first) if first > 0 else math.nan,
             self.problem.lower_bound,
             search.kicks,
             search.accepted,

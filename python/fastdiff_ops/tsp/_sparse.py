@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ._input import read_integers, read_numbers
+
+_ROWS: Final = 1 << 16
+_ENTRIES: Final = 1 << 22
 
 
 class Edges(NamedTuple):
@@ -63,43 +66,58 @@ def read_csr(indptr: Any, indices: Any, data: Any) -> tuple[NDArray[np.int64], N
     return starts, columns, values
 
 
-def merge_repeated(edges: Edges, n: int) -> Edges:
-    """Return edges once each, with their largest weight, in order; without loops and zeros."""
-    kept = (edges.source != edges.target) & (edges.weight > 0)
-    return _grouped(Edges(*(a[kept] for a in edges)), n, np.maximum)
-
-
 def symmetrised(edges: Edges, n: int) -> Edges:
-    """Return (H + H^T) / 2 of edges that occur once each."""
-    both = (
-        np.concatenate([edges.source, edges.target]),
-        np.concatenate([edges.target, edges.source]),
-        np.concatenate([edges.weight, edges.weight]) / 2,
-    )
-    return _grouped(Edges(*both), n, np.add)
+    """Return (H + H^T) / 2, sorted by source and target.
+
+    Loops and zeros are left out; of repeated edges the heaviest counts.
+    """
+    kept = (edges.source != edges.target) & (edges.weight > 0)
+    source, target, weight = (array[kept] for array in edges)
+    # one sort for both steps: directed edges beside their reverse
+    key = torch.from_numpy(np.concatenate([2 * (source * n + target), 2 * (target * n + source) + 1]))
+    key, order = torch.sort(key, stable=True)
+    directed, heaviest = _grouped(key.numpy(), np.concatenate([weight, weight])[order.numpy()], np.maximum)
+    pairs, total = _grouped(directed >> 1, heaviest, np.add)
+    return Edges(pairs // n, pairs % n, total / 2)
 
 
-def _grouped(edges: Edges, n: int, reduce: np.ufunc) -> Edges:
-    key = edges.source * n + edges.target
-    order = np.argsort(key, kind="stable")
-    key = key[order]
+def _grouped(
+    key: NDArray[np.int64], weight: NDArray[np.float64], reduce: np.ufunc
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return each of the sorted keys once, and its weights reduced to one."""
     first = np.flatnonzero(np.diff(key, prepend=-1))
-    if not len(first):
-        return edges
-    weight = reduce.reduceat(edges.weight[order], first)
-    return Edges(key[first] // n, key[first] % n, weight)
+    return key[first], reduce.reduceat(weight, first) if len(first) else weight
 
 
 def keep_heaviest(edges: Edges, n: int, width: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
-    """Return ids and weights [N, K <= width] of each city's heaviest edges, equal ones by number."""
-    order = np.lexsort((edges.target, -edges.weight, edges.source))
-    source = edges.source[order]
-    counts = np.bincount(source, minlength=n)
-    rank = np.arange(len(source)) - np.repeat(np.cumsum(counts) - counts, counts)
-    kept = rank < width
-    most = min(width, int(counts.max(initial=0)))
+    """Return ids and weights [N, K <= width] of each city's heaviest edges, of equal ones the first.
+
+    `edges` are sorted by source.
+    """
+    degree = np.bincount(edges.source, minlength=n)
+    most = min(width, int(degree.max(initial=0)))
     ids = np.full((n, most), -1, np.int32)
     weights = np.zeros((n, most), np.float32)
-    ids[source[kept], rank[kept]] = edges.target[order][kept]
-    weights[source[kept], rank[kept]] = edges.weight[order][kept]
+    place = np.cumsum(degree) - degree
+    row = 0
+    while row < n and most:
+        last, widest = _rows_together(degree, row)
+        some = slice(place[row], place[last - 1] + degree[last - 1])
+        source, rank = edges.source[some] - row, np.arange(some.stop - some.start)
+        rank -= place[edges.source[some]] - place[row]
+        found = np.full((last - row, widest), -1, np.int32)
+        heat = np.zeros((last - row, widest), np.float32)
+        found[source, rank], heat[source, rank] = edges.target[some], edges.weight[some]
+        order = np.argsort(-heat, axis=1, kind="stable")[:, :most]
+        ids[row:last, : order.shape[1]] = np.take_along_axis(found, order, axis=1)
+        weights[row:last, : order.shape[1]] = np.take_along_axis(heat, order, axis=1)
+        row = last
     return ids, weights
+
+
+def _rows_together(degree: NDArray[np.int64], row: int) -> tuple[int, int]:
+    """Return where rows end that are worked on together, as a padded array, and their widest."""
+    widest = np.maximum.accumulate(degree[row : row + _ROWS])
+    fits = widest * np.arange(1, len(widest) + 1) <= _ENTRIES
+    count = max(1, int(fits.sum()))
+    return row + count, max(1, int(widest[count - 1]))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ._input import check_finite, raise_first, read_integers, read_numbers
-from ._sparse import Edges, as_csr, keep_heaviest, merge_repeated, read_csr, symmetrised
+from ._sparse import Edges, as_csr, keep_heaviest, read_csr, symmetrised
 from .instance import Instances
 from .priors import MAX_DENSE, knn_prior_lists, softdist_lists
 
@@ -202,7 +202,7 @@ class HeatmapReader:
 
     def _of_neighbours(self, ids: Tensor, weights: Tensor) -> Heatmap:
         batch, n, width = ids.shape
-        columns = ids.cpu().numpy().reshape(batch, -1)
+        columns = ids.cpu().long().numpy().reshape(batch, -1)
         values = weights.cpu().double().numpy().reshape(batch, -1)
         if columns.size and columns.min() < -1:
             raise ValueError(f"`heatmap` ids must be in [-1, {n}), got {columns.min()}")
@@ -300,8 +300,8 @@ class HeatmapReader:
                 outside = ends[(ends < 0) | (ends >= n)]
                 if len(outside):
                     raise ValueError(f"`{name}` must be in [0, {n}), got {outside[0]}")
-            edges = merge_repeated(Edges(i, j, np.asarray(w, np.float64)), n)
-            lists.append(keep_heaviest(symmetrised(edges, n), n, self.width))
+            edges = symmetrised(Edges(i, j, np.asarray(w, np.float64)), n)
+            lists.append(keep_heaviest(edges, n, self.width))
         most = max(1, max((ids.shape[1] for ids, _ in lists), default=1))
         ids = np.full((len(lists), n, most), -1, np.int32)
         kept = np.zeros((len(lists), n, most), np.float32)

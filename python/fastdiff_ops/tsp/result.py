@@ -35,7 +35,7 @@ class SearchStats:
         Length after the first descent; NaN if there was none.
     lower_bound : float64 ndarray [B]
         What `bound` said; else the engine's estimate by 1-trees on the candidate graph, which is near the
-        Held-Karp bound but not proven to lie below the optimum. The length itself for up to nine cities,
+        Held-Karp bound but not proven to lie below the optimum. The length itself for up to twelve cities,
         which are solved exactly. NaN if there is none.
     rows_without_heat : int64 ndarray [B]
         Cities about which the heatmap says nothing; they fall back to their nearest neighbours.

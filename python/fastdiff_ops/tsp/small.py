@@ -10,8 +10,8 @@ from torch import Tensor
 from .instance import Instances
 from .route import Route
 
-MOST_CITIES = 9
-_TABLE = 1 << 23  # entries of one table
+MOST_CITIES = 12
+_TABLE = 1 << 18  # entries of the tables worked on together, which fit a cache
 
 
 def exact_tours(instances: Instances, route: Route) -> Tensor:
@@ -57,23 +57,21 @@ def held_karp(lengths: NDArray[np.float64]) -> NDArray[np.int64]:
         return np.zeros((batch, 1), np.int64)
     m = n - 1
     inner, home = lengths[:, :m, :m], lengths[:, m, :m]
-    cost = np.full((batch, 1 << m, m), np.inf)
-    before = np.zeros((batch, 1 << m, m), np.int8)
-    cities = np.arange(m)
-    cost[:, 1 << cities, cities] = home
-    for visited in range(1, (1 << m) - 1):
-        onward = cities[(visited >> cities) & 1 == 0]
-        paths = cost[:, visited, :, None] + inner[:, :, onward]
-        nearest = paths.argmin(axis=1)
-        cost[:, visited | 1 << onward, onward] = np.take_along_axis(paths, nearest[:, None], axis=1)[:, 0]
-        before[:, visited | 1 << onward, onward] = nearest
+    cost = np.full((batch, m, 1 << m), np.inf)  # of the last city, of the cities visited
+    cities, subsets, rows = np.arange(m), np.arange(1 << m), np.arange(batch)
+    cost[:, cities, 1 << cities] = home
+    sizes = ((subsets[:, None] >> cities) & 1).sum(axis=1)
+    for size in range(1, m):
+        for city in cities:
+            visited = subsets[(sizes == size) & ((subsets >> city) & 1 == 0)]
+            paths = cost[:, :, visited] + inner[:, :, city, None]
+            cost[:, city, visited | 1 << city] = paths.min(axis=1)
     tours = np.full((batch, n), m, np.int64)
-    seen = np.full(batch, (1 << m) - 1)
-    rows = np.arange(batch)
-    city = (cost[:, -1] + home).argmin(axis=1)
+    left = np.full(batch, (1 << m) - 1)
+    onward = home
     for place in range(m - 1, -1, -1):
+        city = (cost[rows, :, left] + onward).argmin(axis=1)
         tours[:, place] = city
-        previous = before[rows, seen, city]
-        seen &= ~(1 << city)
-        city = previous.astype(np.int64)
+        left &= ~(1 << city)
+        onward = inner[rows, :, city]
     return tours

@@ -122,7 +122,7 @@ def solve(
 
     Notes
     -----
-    Up to nine cities are solved exactly. Ctrl-C does not raise: the best tours so far are returned, within
+    Up to twelve cities are solved exactly. Ctrl-C does not raise: the best tours so far are returned, within
     50 ms, with `stats.interrupted`; instances without a tour by then get a rough one. A time limit ends the
     search, but not the building of a first tour: every instance gets one.
 
