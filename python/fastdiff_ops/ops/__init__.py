@@ -12,6 +12,7 @@ from .random import PhiloxState, make_rng, rand, randn, resolve_seed
 from .sample import CategoricalSample, categorical_sample
 from .simplex import GridLevels, SimplexLevels, grid_encode, simplex_encode
 from .threshold import sampling_threshold
+from .tour_search import pack_candidates, tsp_search_slice
 from .transfer import select_transfer
 from .tsp import knn
 
@@ -35,6 +36,7 @@ __all__ = [
     "inverse_cdf",
     "knn",
     "make_rng",
+    "pack_candidates",
     "pack_coef",
     "rand",
     "randn",
@@ -48,4 +50,5 @@ __all__ = [
     "simplex_encode",
     "solver_step",
     "solver_step_",
+    "tsp_search_slice",
 ]
