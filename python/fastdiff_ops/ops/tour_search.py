@@ -1,8 +1,8 @@
 """Tour search for many trajectories at once: the operator behind `tsp.solve` on CUDA tensors.
 
-A trajectory is an iterated local search on one instance: a double bridge of three short segments, descent by
-2-opt and 3-opt moves through candidate lists, acceptance by an annealed threshold (Dueck & Scheuer 1990, with a
-threshold that is exponential, which makes it Metropolis acceptance). One warp walks one trajectory.
+A trajectory is an iterated local search on one instance: a double bridge of three short segments (Martin,
+Otto & Felten, "Large-step Markov chains for the traveling salesman problem", 1991), descent by 2-opt and
+3-opt moves through candidate lists, Metropolis acceptance with annealing. One warp walks one trajectory.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ def tsp_search_slice(
 ) -> None:
     """Let every trajectory of a batch of tour searches walk a range of kicks.
 
-    Kick k of a trajectory draws from a Philox counter of its own (tag 14), and its temperature is a function of
-    k alone: two ranges in a row are the one long range, bit for bit, and so are CPU and CUDA. One launch, no
-    synchronisation; ranges and temperatures are on the device, so a captured graph serves the whole search.
+    Kick k of a trajectory draws from a Philox counter of its own (tag 14), and its temperature is a function
+    of k alone: two ranges in a row are the one long range, bit for bit, and CPU and CUDA agree. One launch,
+    no synchronisation; ranges and temperatures are on the device, so a captured graph serves all slices.
 
     Parameters
     ----------
@@ -50,8 +50,8 @@ def tsp_search_slice(
         The shortest tours so far. Changed in place; kick 0 starts them.
     state : int64 Tensor [B, P, 5]
         Length of the current tour, of the best one, of the first local optimum; kicks accepted; kicks that
-        outgrew the undo log and fell back to the best tour. Changed in place; kick 0 starts it. A length of -1
-        says that the trajectory was refused and nothing else changed: `tours` held no permutation, or
+        outgrew the undo log and fell back to the best tour. Changed in place; kick 0 starts it. A length of
+        -1 says that the trajectory was refused and nothing else changed: `tours` held no permutation, or
         `points` was not finite or beyond 2^26.
     points : float32 Tensor [B, N, 2]
         An edge is as long as the integer part of its Euclidean length. Scale them up: 2^24 for the longer
@@ -78,14 +78,15 @@ def tsp_search_slice(
 
     Notes
     -----
-    Integers come out, so no gradient flows. On the CPU this runs the GPU's algorithm lane by lane; `tsp.solve`
-    is the faster search there.
+    Integers come out, so no gradient flows. On the CPU this runs the GPU's algorithm lane by lane;
+    `tsp.solve` is the faster search there.
 
     Examples
     --------
     >>> from fastdiff_ops import ops
     >>> points = torch.rand(1, 40, 2, generator=torch.Generator().manual_seed(0)) * 2**24
-    >>> candidates = pack_candidates(torch.cdist(points, points).topk(9, largest=False).indices[..., 1:].int())
+    >>> near = torch.cdist(points, points).topk(9, largest=False).indices[..., 1:]
+    >>> candidates = pack_candidates(near)
     >>> tours = torch.arange(40, dtype=torch.int32).repeat(1, 3, 1)
     >>> best, state = torch.empty_like(tours), torch.empty(1, 3, 5, dtype=torch.int64)
     >>> kicks, rng = torch.tensor([0, 200, 0, 200]), torch.tensor([7, 0])
@@ -155,13 +156,14 @@ def pack_candidates(ids: Tensor) -> Tensor:
 
 
 def _fits_shared(n: int, device: torch.device) -> bool:
-    """Return whether a tour, its queue and its undo log fit a block (warp_bytes in csrc/tsp/slice_cuda.cu)."""
+    """Return whether a tour, its queue and its undo log fit a block: warp_bytes in slice_cuda.cu."""
     if n >= 0xFFFF:
         return False
     if device.type != "cuda":
         return True
     needed = 2 * 2 * n + 4 * -(-n // 32) + 2 * (128 + 2 * 64)
-    limit: int = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    card = torch.cuda.get_device_properties(device)
+    limit: int = getattr(card, "shared_memory_per_block_optin", card.shared_memory_per_block)
     return -(-needed // 16) * 16 <= limit
 
 

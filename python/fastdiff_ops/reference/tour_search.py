@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +19,16 @@ FARTHEST = 2.0**26
 LENGTH, BEST, FIRST, ACCEPTED, RESTORED = range(5)  # the words of a state
 
 _WORD = 0xFFFFFFFF
-_LOG_UNIT = (8.734846860e-02, -1.430752277e-01, 1.491797268e-01, -1.657050848e-01, 1.996207237e-01)
-_LOG_UNIT += (-2.500175536e-01, 3.333395123e-01, -4.999999106e-01)
+_LOG_UNIT = (
+    8.734846860e-02,
+    -1.430752277e-01,
+    1.491797268e-01,
+    -1.657050848e-01,
+    1.996207237e-01,
+    -2.500175536e-01,
+    3.333395123e-01,
+    -4.999999106e-01,
+)
 
 
 def tsp_search_slice(
@@ -70,16 +79,15 @@ def _until_empty(row: list[int], n: int) -> list[int | None]:
 
 
 def _lengths(points: Tensor) -> list[list[int]]:
-    """Return all integer lengths, [N][N]."""
-    difference = points[:, None] - points[None]
+    """Return all integer lengths, [N][N]. NumPy's square root is rounded correctly, PyTorch's need not be."""
+    xy = points.cpu().numpy()
+    difference = xy[:, None] - xy[None]
     squares = difference * difference
-    lengths: list[list[int]] = (squares[..., 0] + squares[..., 1]).sqrt().int().tolist()
+    lengths: list[list[int]] = np.sqrt(squares[..., 0] + squares[..., 1]).astype(np.int32).tolist()
     return lengths
 
 
-def _draws(
-    seed: int, row: int, kicks: range, n: int, segment: int
-) -> Iterator[tuple[int, list[int], float]]:
+def _draws(seed: int, row: int, kicks: range, n: int, segment: int) -> Iterator[tuple[int, list[int], float]]:
     """Yield place, ends of the three segments and standard exponential of each kick."""
     k = torch.tensor(kicks, dtype=torch.int64)
     index = (TAG_TOUR << 28) | (k >> 32 << 16)
@@ -140,7 +148,8 @@ class _Walk:
 
     def start(self) -> int:
         """Descend from the tour as given; return its length then."""
-        length = sum(self.lengths[a][b] for a, b in zip(self.order, self.order[1:] + self.order[:1], strict=True))
+        edges = zip(self.order, self.order[1:] + self.order[:1], strict=True)
+        length = sum(self.lengths[a][b] for a, b in edges)
         self.waiting = [True] * self.n
         self.cursor = 0
         return length - self.descend()
