@@ -19,6 +19,7 @@ MAX_EXPLICIT = 20_000
 # Sums of a few edges must fit 32 bits in the search.
 LONGEST_EDGE = 1 << 27
 _ROWS = 2048
+_RANGE = 1e4  # of distances, largest to the usual nearest
 
 
 @dataclass(frozen=True)
@@ -157,24 +158,40 @@ class Instances:
         if whole and largest <= LONGEST_EDGE:
             matrix, unit = dist.to(torch.int32), 1.0
         else:
-            # An edge longer than some tour is in no shortest one: a few huge entries, by which people forbid
-            # edges, must not cost all others their resolution.
-            cap = min(largest, _some_tour(dist.double()))
-            unit = max(cap / LONGEST_EDGE, np.finfo(np.float64).tiny)
-            matrix = (dist.double().clamp(max=cap) / unit).round().to(torch.int32)
+            matrix, unit = _whole_numbers(dist.double())
         matrix = matrix.triu(1)
         return np.ascontiguousarray((matrix + matrix.T).numpy()), unit
 
 
-def _some_tour(dist: Tensor) -> float:
-    """Return the length of the tour that always goes on to the nearest city."""
-    length, city = 0.0, 0
-    todo = torch.zeros(dist.shape[0], dtype=torch.float64)  # inf once visited
-    for _ in range(dist.shape[0] - 1):
-        todo[city] = torch.inf
-        nearest = (dist[city] + todo).min(0)
-        length, city = length + float(nearest.values), int(nearest.indices)
-    return length + float(dist[city, 0])
+def _whole_numbers(dist: Tensor) -> tuple[Tensor, float]:
+    """Return distances in a unit that keeps the largest below the limit, and the unit."""
+    largest = float(dist.max())
+    limit = LONGEST_EDGE - 1
+    nearest = dist.clone().fill_diagonal_(torch.inf).amin(1).mean()
+    if largest <= _RANGE * float(nearest):
+        unit = max(largest / limit, np.finfo(np.float64).tiny)
+        return (dist / unit).round().to(torch.int32), unit
+    # By huge distances people forbid edges. These must not cost all others their resolution: beyond what
+    # distances that obey the triangle inequality can be, order counts, not size.
+    usual = min(largest, dist.shape[0] * _longest_bridge(dist))
+    unit = 2 * usual / limit
+    beyond = (dist - usual).clamp(min=0) * (usual / max(largest - usual, usual))
+    return ((dist.clamp(max=usual) + beyond) / unit).round().to(torch.int32), unit
+
+
+def _longest_bridge(dist: Tensor) -> float:
+    """Return the longest edge of the minimum spanning tree."""
+    n = dist.shape[0]
+    to_tree = dist[0].clone()
+    joined = torch.zeros(n, dtype=torch.float64)  # inf once in the tree
+    joined[0] = torch.inf
+    longest = 0.0
+    for _ in range(n - 1):
+        nearest = (to_tree + joined).min(0)
+        longest = max(longest, float(nearest.values))
+        joined[nearest.indices] = torch.inf
+        torch.minimum(to_tree, dist[nearest.indices], out=to_tree)
+    return longest
 
 
 def _check_distances(dist: Tensor) -> None:
