@@ -43,7 +43,7 @@ def read_grey_png(path: Path) -> np.ndarray:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_examples_that_parse(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([command, "--help"]) == 0
+    assert main([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out
     examples = [line.split() for line in text.splitlines() if line.startswith(f"  fastdiff-ops {command}")]
     assert examples
@@ -55,7 +55,7 @@ def test_help_has_examples_that_parse(command: str, capsys: pytest.CaptureFixtur
 def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(command in text for command in COMMANDS)
+    assert all(command.split()[0] in text for command in COMMANDS)
 
 
 def test_module_and_program_are_the_same() -> None:

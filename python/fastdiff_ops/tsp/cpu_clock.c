@@ -6,6 +6,7 @@
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
+#include <errno.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <sys/syscall.h>
@@ -48,6 +49,12 @@ static struct timespec real(const struct timespec* until) {
     now.tv_sec += ahead / 1000000000;
     now.tv_nsec = ahead % 1000000000;
     return now;
+}
+
+int clock_nanosleep(clockid_t clock, int flags, const struct timespec* until, struct timespec* left) {
+    const struct timespec t = flags & TIMER_ABSTIME ? real(until) : *until;
+    (void)clock;
+    return syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, flags, &t, left) ? errno : 0;
 }
 
 typedef int (*wait_condition)(pthread_cond_t*, pthread_mutex_t*, clockid_t, const struct timespec*);

@@ -130,12 +130,13 @@ def tune(
 
 def config_kind(method: str) -> type[Any]:
     """The class of a method's settings."""
+    if method not in SPACES:
+        raise ValueError(f"`method` must be one of {', '.join(SPACES)}, got {method!r}")
+    if method == "ils":
+        return ILSConfig
     from .mcts import MCTSConfig
 
-    kinds: dict[str, type[Any]] = {"ils": ILSConfig, "mcts": MCTSConfig}
-    if method not in kinds:
-        raise ValueError(f"`method` must be one of {', '.join(kinds)}, got {method!r}")
-    return kinds[method]
+    return MCTSConfig
 
 
 def evaluate(
