@@ -20,7 +20,8 @@ from fastdiff_ops.schedules import EDM, FlowMatching, VPCosine, timesteps
 from fastdiff_ops.solvers import SolverTable, make_table
 from safetensors.torch import load_file
 
-COMMANDS = ("demo", "sample", "masked-demo", "plan", "fit-image", "fit-sdf", "fit-nerf", "info")
+TOURS = ("tsp solve", "tsp generate", "tsp heatmap", "tsp compare", "tsp tune")
+COMMANDS = ("demo", "sample", "masked-demo", "plan", "fit-image", "fit-sdf", "fit-nerf", "info", *TOURS)
 
 
 def read_grey_png(path: Path) -> np.ndarray:
