@@ -28,10 +28,13 @@ SCHEDULES: list[tuple[NoiseSchedule, str, str | None]] = [
 ]
 
 
+NOISE_PREDICTING = ("dpm_solver", "deis", "ipndm", "ghvb", "plms")
+
+
 def every_table(n: int = 6) -> list[SolverTable]:
     tables = []
     for name, (schedule, spacing, final) in itertools.product(solver_names(), SCHEDULES):
-        if name.startswith("dpm_solver") and isinstance(schedule, FlowMatching):
+        if name.startswith(NOISE_PREDICTING) and isinstance(schedule, FlowMatching):
             continue  # starts at alpha = 0
         tables.append(make_table(name, schedule, timesteps(schedule, n, spacing, final_sigma=final)))
     return tables
