@@ -15,6 +15,7 @@
 #include "tsp/candidates.h"
 #include "tsp/greedy.h"
 #include "tsp/ils.h"
+#include "tsp/mcts.h"
 #include "tsp/search_bind.h"
 
 namespace py = pybind11;
@@ -172,6 +173,66 @@ std::unique_ptr<IlsSearch> make_ils(const TourProblem& owner, const IlsOptions& 
     return std::make_unique<IlsSearch>(owner.problem, options, tour);
 }
 
+struct Mcts {
+    const TourProblem& owner;
+    std::unique_ptr<MctsSearch> search;
+};
+
+Mcts make_mcts(const TourProblem& owner, const MctsOptions& options, const std::optional<Order>& start,
+               const std::optional<Array<City>>& heat_ids, const std::optional<Array<float>>& heat) {
+    HeatLists lists;
+    if (heat_ids.has_value() != heat.has_value())
+        throw std::invalid_argument("heat_ids and heat come together");
+    if (heat) {
+        expect_shape("heat_ids", *heat_ids, owner.n(), -1);
+        expect_shape("heat", *heat, owner.n(), heat_ids->shape(1));
+        lists = {heat_ids->data(), heat->data(), heat->shape(1)};
+    }
+    std::vector<City> tour;
+    if (start) tour = owner.numbered(*start);
+    py::gil_scoped_release release;
+    return {owner, std::make_unique<MctsSearch>(owner.problem, lists, options, tour)};
+}
+
+void bind_mcts(py::module_& m) {
+    const auto read = [](auto MctsState::* member) {
+        return [member](const Mcts& s) { return s.search->state().*member; };
+    };
+    py::class_<Mcts>(m, "MctsSearch", "Heat-guided search by sampled k-opt moves.")
+        .def(py::init([](const TourProblem& owner, uint64_t seed, uint32_t instance, uint32_t trajectory,
+                         const std::optional<Order>& start, std::optional<double> time_limit,
+                         std::optional<int64_t> max_actions, const std::optional<Array<City>>& heat_ids,
+                         const std::optional<Array<float>>& heat, double alpha, double beta, double param_h,
+                         City max_candidates, bool candidates_from_heatmap, int32_t max_depth,
+                         bool exact_ucb) {
+                 MctsOptions options{seed, instance, trajectory};
+                 options.time_limit = time_limit.value_or(kForever);
+                 options.max_actions = max_actions.value_or(-1);
+                 options.alpha = alpha, options.beta = beta, options.param_h = param_h;
+                 options.max_candidates = max_candidates, options.max_depth = max_depth;
+                 options.candidates_from_heatmap = candidates_from_heatmap, options.exact_ucb = exact_ucb;
+                 return make_mcts(owner, options, start, heat_ids, heat);
+             }),
+             py::keep_alive<1, 2>(), py::arg("problem"), py::arg("seed") = 0, py::arg("instance") = 0,
+             py::arg("trajectory") = 0, py::arg("start") = py::none(), py::arg("time_limit") = py::none(),
+             py::arg("max_actions") = py::none(), py::kw_only(), py::arg("heat_ids") = py::none(),
+             py::arg("heat") = py::none(), py::arg("alpha") = 1.0, py::arg("beta") = 10.0,
+             py::arg("param_h") = 10.0, py::arg("max_candidates") = 1000,
+             py::arg("candidates_from_heatmap") = true, py::arg("max_depth") = 10,
+             py::arg("exact_ucb") = false)
+        .def(
+            "run", [](Mcts& s, double seconds) { return s.search->run(seconds); }, py::arg("seconds"),
+            py::call_guard<py::gil_scoped_release>())
+        .def("best", [](const Mcts& s) { return s.owner.original(s.search->best()); })
+        .def_property_readonly("best_length", read(&MctsState::best_length))
+        .def_property_readonly("actions", read(&MctsState::actions))
+        .def_property_readonly("accepted", read(&MctsState::accepted))
+        .def_property_readonly("restarts", read(&MctsState::restarts))
+        .def_property_readonly("rows_without_heat", read(&MctsState::rows_without_heat))
+        .def_property_readonly("first_local_optimum", read(&MctsState::first_local_optimum))
+        .def_property_readonly("elapsed", read(&MctsState::elapsed));
+}
+
 }  // namespace
 
 void bind_search(py::module_& m) {
@@ -234,6 +295,7 @@ void bind_search(py::module_& m) {
         .def_property_readonly("accepted", read(&IlsState::accepted))
         .def_property_readonly("first_local_optimum", read(&IlsState::first_local_optimum))
         .def_property_readonly("elapsed", read(&IlsState::elapsed));
+    bind_mcts(m);
 }
 
 }  // namespace fd::tsp

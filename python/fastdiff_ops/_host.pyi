@@ -73,3 +73,47 @@ class IlsSearch:
 
     @property
     def elapsed(self) -> float: ...
+
+class MctsSearch:
+    """Needs 5 cities. Weights are 100 (H + H^T) / 2 of the heat as it is given: not scaled by row."""
+
+    def __init__(
+        self,
+        problem: TourProblem,
+        seed: int = 0,
+        instance: int = 0,
+        trajectory: int = 0,
+        start: NDArray[int32] | None = None,
+        time_limit: float | None = None,
+        max_actions: int | None = None,
+        *,
+        heat_ids: NDArray[int32] | None = None,
+        heat: NDArray[float32] | None = None,
+        alpha: float = 1.0,
+        beta: float = 10.0,
+        param_h: float = 10.0,
+        max_candidates: int = 1000,
+        candidates_from_heatmap: bool = True,
+        max_depth: int = 10,
+        exact_ucb: bool = False,
+    ) -> None: ...
+    def run(self, seconds: float) -> bool:
+        """Go on for at most so long; True when the search's own budget is spent."""
+
+    def best(self) -> NDArray[int32]: ...
+    @property
+    def best_length(self) -> int: ...
+    @property
+    def actions(self) -> int: ...
+    @property
+    def accepted(self) -> int: ...
+    @property
+    def restarts(self) -> int: ...
+    @property
+    def rows_without_heat(self) -> int: ...
+    @property
+    def first_local_optimum(self) -> int:
+        """0 as long as the first descent is under way."""
+
+    @property
+    def elapsed(self) -> float: ...
