@@ -15,7 +15,7 @@ from fastdiff_ops.solvers import make_table, sample
 diffusers = pytest.importorskip("diffusers")
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:__array_.*:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*is deprecated and will be removed:FutureWarning"),
 ]
 
@@ -128,6 +128,45 @@ def test_multistep(
         options = {**options, "lower_order_final": "auto"}
     expected = theirs(scheduler, noise="variance_noise" if algorithm.startswith("sde") else None)
     assert_equal(ours(schedule, ts, name, "eps", **options), expected)
+
+
+@pytest.mark.parametrize("n", [N, 20])
+@pytest.mark.parametrize("final", ["zero", "sigma_min"])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("prediction", ["x0", "eps"])
+@pytest.mark.parametrize(("order", "variant"), [(1, "bh2"), (2, "bh1"), (2, "bh2"), (3, "bh1"), (3, "bh2")])
+def test_unipc(order: int, variant: str, prediction: str, spacing: str, final: str, n: int) -> None:
+    if final == "zero" and (variant == "bh1" or prediction == "eps"):
+        return  # diffusers divides by the infinite step there
+    scheduler = diffusers.UniPCMultistepScheduler(
+        **BETAS,
+        solver_order=order,
+        solver_type=variant,
+        predict_x0=prediction == "x0",
+        timestep_spacing=spacing,
+        final_sigmas_type=final,
+        disable_corrector=[4],
+    )
+    scheduler.set_timesteps(n)
+    schedule = schedule_of(scheduler)
+    ts = timesteps(schedule, n, spacing, family="dpm", final_sigma=final)
+    np.testing.assert_array_equal(ts[:-1], scheduler.timesteps.numpy())
+    options = {"order": order, "variant": variant, "prediction": prediction, "disable_corrector": [4]}
+    assert_equal(ours(schedule, ts, "unipc", "eps", **options), theirs(scheduler))
+
+
+@pytest.mark.parametrize("n", [N, 20])
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_deis(order: int, spacing: str, n: int) -> None:
+    scheduler = diffusers.DEISMultistepScheduler(**BETAS, solver_order=order, timestep_spacing=spacing)
+    scheduler.set_timesteps(n)
+    schedule = schedule_of(scheduler)
+    ts = timesteps(schedule, n, spacing, family="dpm", final_sigma="sigma_min")
+    name = "ddim" if order == 1 else f"deis_logrhoab{order - 1}"
+    options = {} if order == 1 else {"lower_order_final": n < 15}
+    actual, expected = ours(schedule, ts, name, "eps", **options), theirs(scheduler)
+    torch.testing.assert_close(actual, expected, rtol=0, atol=2e-5 * float(expected.abs().max()))
 
 
 def test_third_order_sde_differs_by_a_sign_of_theirs() -> None:
