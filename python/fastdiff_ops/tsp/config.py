@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastdiff_ops.schedules._checks import check_count
+from fastdiff_ops.schedules._checks import check_count, check_positive
 
 
 @dataclass(frozen=True)
@@ -35,3 +35,6 @@ class ILSConfig:
 
     def __post_init__(self) -> None:
         check_count("segment", self.segment, 1)
+        for name in ("hot", "cold"):
+            if getattr(self, name) is not None:
+                check_positive(**{name: getattr(self, name)})

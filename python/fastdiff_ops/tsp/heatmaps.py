@@ -251,8 +251,14 @@ class HeatmapReader:
         for b in range(0, batch, together):
             for row in range(0, n, _ROWS):
                 some, last = slice(b, b + together), min(row + _ROWS, n)
-                here = self._weights(heat[some, row:last], first=(b, row))
-                there = self._weights(heat[some, :, row:last], first=(b, 0, row))
+                here, there = heat[some, row:last], heat[some, :, row:last]
+                if given.dim() == 2:  # errors name indices of what was given
+                    here, there = (
+                        self._weights(here[0], (row,))[None],
+                        self._weights(there[0], (0, row))[None],
+                    )
+                else:
+                    here, there = self._weights(here, (b, row)), self._weights(there, (b, 0, row))
                 block = (here + there.mT) / 2
                 block.diagonal(row, -2, -1).fill_(-1)
                 best = block.topk(width)

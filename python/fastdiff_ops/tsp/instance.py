@@ -68,6 +68,11 @@ class Instances:
             raise ValueError(f"`{name}` must have shape {wanted}, got {shape}")
         if shape[-2] < 1:
             raise ValueError(f"`{name}` must hold at least one city, got shape {shape}")
+        if square and shape[-1] > MAX_EXPLICIT:
+            most = f"at most {MAX_EXPLICIT} cities, got {shape[-1]}"
+            raise ValueError(f"`dist` must have {most}: N x N is too much; give `coords`")
+        if square and given.dtype == torch.bool:
+            raise TypeError("`dist` must hold numbers, got torch.bool")
         batched = given.reshape(-1, *shape[-2:])
         check_finite(name, given)
         if square:
@@ -137,7 +142,7 @@ class Instances:
         assert self.dist is not None
         found = []
         for dist in self.dist:
-            far = dist.double().fill_diagonal_(torch.inf)
+            far = dist.to(torch.float64, copy=True).fill_diagonal_(torch.inf)
             found.append(far.topk(k, largest=False).indices.int())
         return torch.stack(found)
 
@@ -197,12 +202,6 @@ def _longest_bridge(dist: Tensor) -> float:
 def _check_distances(dist: Tensor) -> None:
     """Raise for distances that are negative or differ by direction; diagonals mean nothing."""
     n = dist.shape[-1]
-    if n > MAX_EXPLICIT:
-        raise ValueError(
-            f"`dist` must have at most {MAX_EXPLICIT} cities, got {n}: N x N is too much; give `coords`"
-        )
-    if dist.dtype == torch.bool:
-        raise TypeError("`dist` must hold numbers, got torch.bool")
     for b in range(dist.shape[0]):
         tolerance = 1e-6 * float(dist[b].max()) if dist.dtype.is_floating_point else 0.0
         for row in range(0, n, _ROWS):

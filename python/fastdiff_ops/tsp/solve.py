@@ -160,7 +160,7 @@ def solve(
     if heat is not None:
         stats.rows_without_heat[:] = heat.rows_without_heat
     key = stream_key(seed, earlier)
-    if instances.n <= MOST_CITIES:
+    if instances.n <= MOST_CITIES or instances.batch == 0:
         tours = exact_tours(instances, route)
         stats.stopped_by = "exact"
         return _result(instances, route, tours, stats, began, return_history, None)
