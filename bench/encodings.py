@@ -33,12 +33,17 @@ class Job:
 
     n: int
     points: int
+    device: str = "cpu"
+
+    @property
+    def growth(self) -> float:
+        """From level to level."""
+        return float((FINEST / BASE) ** (1 / (LEVELS - 1)))
 
     def levels(self, lattice: str) -> Any:
         """The grid of the comparison: base 16, finest 2048, 2^19 entries a level."""
-        growth = (FINEST / BASE) ** (1 / (LEVELS - 1))
         kind = SimplexLevels if lattice == SIMPLEX else GridLevels
-        return kind(self.n, LEVELS, LOG2_ENTRIES, BASE, growth)
+        return kind(self.n, LEVELS, LOG2_ENTRIES, BASE, self.growth)
 
 
 def simplex_level(
@@ -74,7 +79,8 @@ def cubic_level(
     y = numbers[0] * x + shift
     cell = y.floor()
     place = y - cell
-    bits = (torch.arange(1 << n)[:, None] >> torch.arange(n)) & 1
+    axes = torch.arange(n, device=x.device)
+    bits = (torch.arange(1 << n, device=x.device)[:, None] >> axes) & 1
     vertices = cell.long()[:, None] + bits
     weights = torch.where(bits.bool(), place[:, None], 1 - place[:, None]).prod(2)
     if dense:
@@ -94,15 +100,15 @@ def hashed(vertices: Tensor, mask: Tensor) -> Tensor:
     return key & mask
 
 
-def in_torch(level: Callable[..., Tensor], levels: Any, n: int) -> Callable[[Tensor, Tensor], Tensor]:
+def in_torch(level: Callable[..., Tensor], levels: Any, job: Job) -> Callable[[Tensor, Tensor], Tensor]:
     """All levels of a grid, one after the other; what differs between levels is in tensors."""
+    n, device = job.n, job.device
     rows = []
     for i, scale in enumerate(levels.scales):
         offset, _, dense, a, k, mask = levels.layout[6 * i : 6 * i + 6]
-        shift = torch.tensor(levels.shifts[n * i : n * i + n], dtype=torch.float32)
-        rows.append(
-            (torch.tensor([scale], dtype=torch.float32), shift, torch.tensor([offset, a, k, mask]), dense)
-        )
+        numbers = torch.tensor([scale], dtype=torch.float32, device=device)
+        shift = torch.tensor(levels.shifts[n * i : n * i + n], dtype=torch.float32, device=device)
+        rows.append((numbers, shift, torch.tensor([offset, a, k, mask], device=device), dense))
 
     def encode(x: Tensor, table: Tensor) -> Tensor:
         return torch.cat([level(x, table, a, b, c, bool(dense)) for a, b, c, dense in rows], 1)
@@ -113,14 +119,14 @@ def in_torch(level: Callable[..., Tensor], levels: Any, n: int) -> Callable[[Ten
 def competitors(job: Job, peers: Mapping[str, Sequence[str]]) -> Iterator[Competitor]:
     """Ours, and of the others those that `peers` names for a lattice (TORCH, COMPILED, GATHER)."""
     generator = torch.Generator().manual_seed(job.n)
-    x = torch.rand(job.points, job.n, generator=generator)
+    x = torch.rand(job.points, job.n, generator=generator).to(job.device)
     for lattice, operator, level in (
         (SIMPLEX, ops.simplex_encode, simplex_level),
         (CUBIC, ops.grid_encode, cubic_level),
     ):
         levels = job.levels(lattice)
-        table = torch.rand(levels.n_entries, 2, generator=generator).requires_grad_()
-        grad = torch.rand(job.points, 2 * LEVELS, generator=generator)
+        table = torch.rand(levels.n_entries, 2, generator=generator).to(job.device).requires_grad_()
+        grad = torch.rand(job.points, 2 * LEVELS, generator=generator).to(job.device)
 
         def ours(x: Tensor, table: Tensor, operator: Any = operator, levels: Any = levels) -> Tensor:
             features: Tensor = operator(x, table, levels)
@@ -128,9 +134,9 @@ def competitors(job: Job, peers: Mapping[str, Sequence[str]]) -> Iterator[Compet
 
         ways: dict[str, Callable[[Tensor, Tensor], Tensor]] = {lattice: ours}
         if TORCH in peers[lattice]:
-            ways[f"{lattice}, {TORCH}"] = in_torch(level, levels, job.n)
+            ways[f"{lattice}, {TORCH}"] = in_torch(level, levels, job)
         if COMPILED in peers[lattice]:
-            ways[f"{lattice}, {COMPILED}"] = in_torch(torch.compile(level, dynamic=False), levels, job.n)
+            ways[f"{lattice}, {COMPILED}"] = in_torch(torch.compile(level, dynamic=False), levels, job)
         want = ours(x[:64], table.detach())
         for name, way in ways.items():
             close = torch.isclose(
@@ -144,7 +150,7 @@ def competitors(job: Job, peers: Mapping[str, Sequence[str]]) -> Iterator[Compet
             entries = table.detach()
             index = torch.randint(0, 1 << LOG2_ENTRIES, (LEVELS, job.points, job.n + 1), generator=generator)
             index = (index + torch.tensor(levels.layout[::6])[:, None, None]).clamp_(max=len(entries) - 1)
-            yield Competitor(GATHER, embedding(index, entries))
+            yield Competitor(GATHER, embedding(index.to(job.device), entries))
 
 
 def forward(way: Callable[[Tensor, Tensor], Tensor], x: Tensor, table: Tensor) -> Callable[[], object]:

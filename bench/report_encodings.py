@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .encodings import BOTH, COMPILED, CUBIC, FORWARD, GATHER, SIMPLEX, TORCH
-from .lines import Aims, Cases, Line, notes, read, table
+from .lines import Aims, Cases, Line, notes, read, table, threads_text
 
 SCALING_AIMS = {2: 0.9, 3: 1.4, 4: 1.5, 5: 1.9, 6: 3.2, 7: 5, 8: 8}  # cubic over simplex, by dimension
 
@@ -21,7 +21,7 @@ def encoding_aims(aims: Aims, path: Path) -> None:
     for n, limit in SCALING_AIMS.items():
         found = [times(lines, CUBIC) for case, lines in scaling.items() if case[2].startswith(f"{n} ")]
         aims.add(f"cubic over simplex grid, one hashed level, n = {n}, every table", limit, found, True)
-    main = [lines for case, lines in encode.items() if case[2] == "3 2^18"]
+    main = [lines for case, lines in encode.items() if case[::2] == ("1", "3 2^18")]
     for peer, limit in ((TORCH, 20), (COMPILED, 5)):
         found = [times(lines, f"{SIMPLEX}, {peer}, {BOTH}") for lines in main]
         text = f"{peer} over ours, simplex grid, forward + backward, n = 3, 2^18 points"
@@ -32,8 +32,10 @@ def encoding_sections(path: Path) -> list[str]:
     """Tables of what was measured of them."""
     encode, scaling = read(path, "encode"), read(path, "encode scaling")
     parts = []
-    if encode:
-        parts += ["## Encodings, 16 levels of at most 2^19 entries, 1 thread", notes(encode), rates(encode)]
+    for on in dict.fromkeys(case[0] for case in encode):
+        there = {case: lines for case, lines in encode.items() if case[0] == on}
+        head = f"## Encodings, 16 levels of at most 2^19 entries, {threads_text(on)}"
+        parts += [head, notes(there), rates(there)]
     if scaling:
         parts += ["### One hashed level, 2^18 points, by dimension and table", by_table(scaling)]
     return parts

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
 from .conftest import Record, threads
 from .encodings import (
@@ -23,12 +24,14 @@ from .encodings import (
     competitors,
     scaling,
 )
-from .interleave import THREAD_CPU, Contest, Effort, measure
+from .encodings_gpu import GPU_NOTES, PERMUTOHEDRAL, TINY, gpu_competitors
+from .interleave import THREAD_CPU, Clock, Contest, CudaClock, Effort, measure
 from .test_linear_step import significant
 
 AXES, LOG2_POINTS = (2, 3, 4, 6), (14, 16, 18, 20)
 MAIN = (3, 18)  # the case of the aims; plain torch is measured there and on 2^14 points
 LOG2_TABLES, LOG2_SCALING_POINTS = (12, 15, 19, 22), 18
+GPU_PEERS = (f"{SIMPLEX}, {TORCH}", f"{CUBIC}, {TORCH}", f"{SIMPLEX}, {COMPILED}", f"{CUBIC}, {COMPILED}")
 
 
 def peers_of(n: int, log2_points: int, quick: bool) -> dict[str, tuple[str, ...]]:
@@ -58,6 +61,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("log2_entries", tables)
         metafunc.parametrize("n", range(1, 9))
         return
+    if metafunc.function is test_encode_cuda:
+        ways = [
+            f"{w}, {what}"
+            for w in (SIMPLEX, CUBIC, *GPU_PEERS, TINY, PERMUTOHEDRAL)
+            for what in (FORWARD, BOTH)
+        ]
+        metafunc.parametrize("name", [*ways, GATHER])
+        metafunc.parametrize("log2_points", LOG2_POINTS[-2:-1] if quick else LOG2_POINTS)
+        metafunc.parametrize("n", AXES)
+        return
     shapes = [(n, p) for n in AXES for p in LOG2_POINTS if not quick or (n, p) == MAIN or p == 14]
     metafunc.parametrize(("n", "log2_points", "name"), [(*s, w) for s in shapes for w in names(*s, quick)])
 
@@ -78,19 +91,38 @@ def test_encode(
         slow = TORCH in peers[SIMPLEX] or log2_points == LOG2_POINTS[-1]
         spent = replace(effort, seconds=0.0 if slow else effort.seconds / 5, min_rounds=2 if slow else 3)
         contests[key] = run(list(competitors(Job(n, 1 << log2_points), peers)), spent)
-    contest = contests[key]
+    group = f"encode, n = {n}, 2^{log2_points} points"
+    record(contests[key], name, group, **rates(contests[key], n, log2_points, name, 1))
+
+
+@pytest.mark.gpu
+def test_encode_cuda(
+    record: Record, contests: dict[Any, Contest], effort: Effort, n: int, log2_points: int, name: str
+) -> None:
+    """Points a second on a GPU, 16 levels; beside the libraries that run there only."""
+    key = ("encode", "cuda", n, log2_points)
+    if key not in contests:
+        job, peers = Job(n, 1 << log2_points, "cuda"), (GATHER, TORCH, COMPILED)
+        everybody = [*competitors(job, {SIMPLEX: peers, CUBIC: peers[1:]}), *gpu_competitors(job)]
+        contests[key] = run(everybody, effort, CudaClock())
+    group = f"encode, n = {n}, 2^{log2_points} points, CUDA"
+    record(contests[key], name, group, **rates(contests[key], n, log2_points, name, "cuda"))
+
+
+def rates(contest: Contest, n: int, log2_points: int, name: str, on: int | str) -> dict[str, Any]:
+    """What a competitor's time means."""
+    if name not in contest.samples:
+        return {}
     best = least(contest, name)
     own = f"{SIMPLEX}, {BOTH if name.endswith(BOTH) else FORWARD}"
-    record(
-        contest,
-        name,
-        f"encode, n = {n}, 2^{log2_points} points",
-        **case("encode", n, f"2^{log2_points}"),
-        million_points_per_s=significant((1 << log2_points) / best * 1e-6),
-        ns_per_level=significant(best / (1 << log2_points) / LEVELS * 1e9),
-        times_simplex=significant(best / least(contest, own)),
-        **({"note": NOTES[label(name)]} if label(name) in NOTES else {}),
-    )
+    note = {**NOTES, **GPU_NOTES}.get(label(name))
+    return {
+        **case("encode", n, f"2^{log2_points}", on),
+        "million_points_per_s": significant((1 << log2_points) / best * 1e-6),
+        "ns_per_level": significant(best / (1 << log2_points) / LEVELS * 1e9),
+        "times_simplex": significant(best / least(contest, own)),
+        **({"note": note} if note else {}),
+    }
 
 
 def test_scaling(
@@ -115,12 +147,14 @@ def test_scaling(
     )
 
 
-def run(all_of_them: list[Any], effort: Effort) -> Contest:
+def run(all_of_them: list[Any], effort: Effort, clock: Clock = THREAD_CPU) -> Contest:
     """Measure on one thread and let go of the tensors."""
     with threads(1):
-        contest = measure(all_of_them, THREAD_CPU, effort)
+        contest = measure(all_of_them, clock, effort)
     contest.competitors = {name: c.without_call() for name, c in contest.competitors.items()}
     gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
     return contest
 
 
@@ -134,6 +168,6 @@ def label(name: str) -> str:
     return name.removesuffix(f", {BOTH}").removesuffix(f", {FORWARD}")
 
 
-def case(job: str, n: int, shape: str) -> dict[str, Any]:
+def case(job: str, n: int, shape: str, on: int | str = 1) -> dict[str, Any]:
     """What the report sorts by."""
-    return {"job": job, "shape": f"{n} {shape}", "dtype": "float32", "threads": 1}
+    return {"job": job, "shape": f"{n} {shape}", "dtype": "float32", "threads": on}
