@@ -14,6 +14,7 @@ from fastdiff_ops.show_versions import versions
 from .interleave import FULL, QUICK, Contest, Effort
 
 Record = Callable[..., None]
+PEERS = ("diffusers", "k-diffusion", "elkai", "fast-tsp")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -98,7 +99,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
         "threads": all_threads(),
         "quick": bool(config.getoption("--quick")),
         **{key: found[key] for key in ("fastdiff_ops", "python", "torch", "build", "gpus", "environment")},
-        "packages": {key: found["packages"][key] for key in ("diffusers", "k-diffusion")},
+        "packages": {key: found["packages"][key] for key in PEERS},
     }
     machine_info.clear()
     machine_info.update(kept)

@@ -10,6 +10,7 @@ from pathlib import Path
 from .lines import Aims, Cases, Line, notes, read, table, threads_text
 from .report_draws import draw_aims, draw_sections
 from .report_encodings import encoding_aims, encoding_sections
+from .report_tours import plot_tours, tour_aims, tour_sections
 
 FUSED, SDE = "fused", "fused SDE"
 BARE = ("bare loop", "bare loop, streaming")
@@ -180,6 +181,7 @@ def markdown(path: Path) -> str:
     update_aims(aims, updates, loops)
     draw_aims(aims, path)
     encoding_aims(aims, path)
+    tour_aims(aims, path)
     gpus = "; ".join(gpu["name"] for gpu in machine["gpus"]) or "no GPU"
     packages = ", ".join(f"{name} {version}" for name, version in machine["packages"].items() if version)
     build = machine["build"]
@@ -212,6 +214,7 @@ def markdown(path: Path) -> str:
         parts += ["## The loop of `sample`, the network costing nothing (float32)", loop(loops)]
     parts += draw_sections(path)
     parts += encoding_sections(path)
+    parts += tour_sections(path)
     if updates:
         parts += ["## Every competitor", notes(updates), details(updates)]
     return "\n\n".join(parts) + "\n"
@@ -300,6 +303,7 @@ def write(path: Path) -> str:
     path.with_suffix(".md").write_text(text)
     if read(path, "update"):
         plot(path)
+    plot_tours(path)
     head, _, _ = text.partition("## Every competitor")
     return f"{head}written: {path.with_suffix('.json').name}, .md, .png in {path.parent.name}/"
 

@@ -283,6 +283,8 @@ def _compare(args: argparse.Namespace) -> None:
     for name in args.solvers or ():
         if name not in SOLVERS:
             raise UsageError(f"--solvers {name}: known are {', '.join(SOLVERS)}")
+    instances: list[Any]
+    known: list[float | None] | None = None
     if args.file is None:
         instances = [points for n in args.n for points in generate(n, args.count)]
     else:
@@ -293,12 +295,17 @@ def _compare(args: argparse.Namespace) -> None:
         if any(problem.instance.metric not in ("euclidean", "euc_2d") for problem in problems):
             raise UsageError("solvers are compared on Euclidean instances only")
         instances = [problem.instance.coords for problem in problems]
+        known = [
+            None if problem.tour is None else problem.instance.tour_length(problem.tour)
+            for problem in problems
+        ]
     args.out.mkdir(parents=True, exist_ok=True)
     with tqdm(unit="run", disable=None) as progress:
         found = compare(
             instances,
             args.time,
             solvers=args.solvers,
+            known=known,
             seed=args.seed,
             on_run=lambda run: progress.update() and progress.set_postfix_str(run.solver),
         )

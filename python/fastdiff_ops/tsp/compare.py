@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -114,7 +114,7 @@ class Comparison:
 
 
 def compare(
-    instances: Sequence[ArrayLike],
+    instances: Iterable[ArrayLike],
     budgets: Sequence[float],
     *,
     solvers: Sequence[str] | None = None,
@@ -129,7 +129,7 @@ def compare(
 
     Parameters
     ----------
-    instances : sequence of array_like, float [N, 2]
+    instances : iterable of array_like, float [N, 2]
         Euclidean.
     budgets : sequence of float
         Seconds; each is a run of its own.
@@ -157,9 +157,9 @@ def compare(
     for name in names:
         if name not in SOLVERS:
             raise ValueError(f"unknown solver {name!r}; known are {', '.join(SOLVERS)}")
-    if len(instances) == 0 or len(budgets) == 0 or min(budgets) <= 0:
-        raise ValueError("`instances` and `budgets` must not be empty, and budgets above zero")
     coords = [np.asarray(instance, dtype=np.float64) for instance in instances]
+    if not coords or len(budgets) == 0 or min(budgets) <= 0:
+        raise ValueError("`instances` and `budgets` must not be empty, and budgets above zero")
     with tempfile.TemporaryDirectory() as folder:
         files = [f"{folder}/{k}.npy" for k in range(len(coords))]
         for file, points in zip(files, coords, strict=True):
