@@ -28,7 +28,9 @@ SCHEDULES: list[tuple[NoiseSchedule, str, str | None]] = [
 ]
 
 
-NOISE_PREDICTING = ("dpm_solver", "deis", "ipndm", "ghvb", "plms")
+NOISE_PREDICTING = ("dpm_solver", "deis", "ipndm", "ghvb", "plms", "lms", "dpm2", "euler_ancestral")
+# in terms of sigma / alpha, which is infinite at alpha = 0
+NOISE_PREDICTING += ("dpmpp_2s_ancestral", "dpmpp_2s_sde")
 
 
 def every_table(n: int = 6) -> list[SolverTable]:

@@ -345,7 +345,7 @@ def test_bad_times(ts, message: str) -> None:
 
 
 def test_bad_names_and_options() -> None:
-    with pytest.raises(ValueError, match="unknown solver 'dpm'; known are .*ddim, .*dpm_solver_2m"):
+    with pytest.raises(ValueError, match=r"unknown solver 'dpm'; known are .*ddim, .*dpm_solver_2m"):
         make_table("dpm", VP, LOG_SNR)
     with pytest.raises(
         TypeError, match="'dpmpp_2m' has no option order; its options: variant, lower_order_final"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .._coefficients import Row
 
 # importing a family registers its solvers
-from . import ddim, deis, dpm_multistep, dpm_singlestep, euler, momentum, unipc  # noqa: F401
+from . import ancestral, ddim, deis, dpm_multistep, dpm_singlestep, euler, momentum, unipc  # noqa: F401
 from .dpm_singlestep import singlestep_times
 from .grid import Grid, Node
 from .registry import STORE_OUTPUT, Call, make_table, solver, solver_names
