@@ -23,7 +23,7 @@ def main() -> None:
     request: dict[str, Any] = json.load(sys.stdin)
     solver = SOLVERS[request["solver"]]
     budgets: list[float] = [max(request["budgets"])] if solver.once else request["budgets"]
-    solver.prepare(generate(20, seed=0)[0])(0.01, 0)  # imports, and what is set up once
+    solver.prepare(generate(20, seed=0)[0])(0.05, 0)  # imports, and what is set up once
     for instance, file in enumerate(request["files"]):
         run = solver.prepare(np.load(file, allow_pickle=False))
         for budget in budgets:

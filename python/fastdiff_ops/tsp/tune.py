@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal
 
+from torch import Tensor
+
+from ._arguments import Config, default_config
 from .config import ILSConfig
 from .instance import Instances
+from .mcts import MCTSConfig
 from .solve import solve
 
 __all__ = ["SPACES", "evaluate", "tune"]
 
-if TYPE_CHECKING:
-    from .mcts import MCTSConfig
-
-Config: TypeAlias = "ILSConfig | MCTSConfig"
 Method = Literal["ils", "mcts"]
 
 SPACES: dict[str, dict[str, tuple[Any, ...]]] = {
-    # the search space of arXiv 2411.09238, in which candidates are limited to what the heatmap lists
+    # the search space of arXiv 2411.09238
     "mcts": {
         "alpha": (0.0, 1.0, 2.0),
         "beta": (10.0, 100.0, 150.0),
         "param_h": (2.0, 5.0, 10.0),
-        "max_candidates": (5, 20, 50, 1000),
+        "max_candidates": (5, 20, 50, None),
         "candidates_from_heatmap": (True, False),
         "max_depth": (10, 50, 100, 200),
     },
@@ -98,6 +98,7 @@ def tune(
     """
     optuna = _optuna()
     kind = config_kind(method)
+    points = _points(coords)
     if n_trials < 1:
         raise ValueError(f"`n_trials` must be at least 1, got {n_trials}")
     if sampler == "tpe":
@@ -110,12 +111,14 @@ def tune(
     study = optuna.create_study(direction="minimize", sampler=sampler, pruner=pruner)
     study.enqueue_trial({}, user_attrs={"default": True})
 
+    default = default_config(method, heatmap, points.shape[1], time_limit)
+
     def objective(trial: Any) -> float:
-        config = None
+        config: Config = default
         if not trial.user_attrs.get("default"):
             config = kind(**{k: trial.suggest_categorical(k, v) for k, v in choices.items()})
         lengths: list[float] = []
-        for length in _lengths(coords, heatmap, method, time_limit, seed, config):
+        for length in _lengths(points, heatmap, method, time_limit, seed, config):
             lengths.append(length)
             trial.report(sum(lengths) / len(lengths), len(lengths))
             if trial.should_prune():
@@ -125,18 +128,14 @@ def tune(
     callbacks: list[Any] = [] if on_trial is None else [lambda _, trial: on_trial(trial)]
     study.optimize(objective, n_trials=n_trials, callbacks=callbacks)
     best = study.best_trial
-    return (kind() if best.user_attrs.get("default") else kind(**best.params)), study
+    return (default if best.user_attrs.get("default") else kind(**best.params)), study
 
 
 def config_kind(method: str) -> type[Any]:
     """The class of a method's settings."""
     if method not in SPACES:
         raise ValueError(f"`method` must be one of {', '.join(SPACES)}, got {method!r}")
-    if method == "ils":
-        return ILSConfig
-    from .mcts import MCTSConfig
-
-    return MCTSConfig
+    return {"ils": ILSConfig, "mcts": MCTSConfig}[method]
 
 
 def evaluate(
@@ -149,14 +148,19 @@ def evaluate(
     config: Config | None = None,
 ) -> list[float]:
     """Lengths of tours that a configuration finds, one instance after another on one thread; see `tune`."""
-    return list(_lengths(coords, heatmap, method, time_limit, seed, config))
+    return list(_lengths(_points(coords), heatmap, method, time_limit, seed, config))
+
+
+def _points(coords: Any) -> Tensor:
+    """Instances [B, N, 2] of `tune`."""
+    points = Instances.read(coords, None, "euclidean").coords
+    assert points is not None
+    return points
 
 
 def _lengths(
-    coords: Any, heatmap: Any, method: Method, time_limit: float, seed: int, config: Config | None
+    points: Tensor, heatmap: Any, method: Method, time_limit: float, seed: int, config: Config | None
 ) -> Iterator[float]:
-    points = Instances.read(coords, None, "euclidean").coords
-    assert points is not None
     for b, cities in enumerate(points):
         heat = heatmap[b] if isinstance(heatmap, list) else heatmap
         found = solve(cities, heat, method=method, time_limit=time_limit, seed=seed, threads=1, config=config)
