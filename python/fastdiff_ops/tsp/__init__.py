@@ -13,6 +13,7 @@ from .compare import compare
 from .config import ILSConfig
 from .generate import generate
 from .heatmaps import Heatmap
+from .mcts import MCTSConfig
 from .priors import fit_knn_prior, knn_prior_heatmap, knn_prior_table, softdist_heatmap
 from .result import SearchStats, TSPResult
 from .solve import solve
@@ -24,6 +25,7 @@ from .tune import tune
 __all__ = [
     "Heatmap",
     "ILSConfig",
+    "MCTSConfig",
     "SearchStats",
     "TSPInstance",
     "TSPResult",

@@ -16,13 +16,15 @@ from fastdiff_ops.schedules._checks import check_count
 from ._drive import Limits
 from ._input import read_numbers
 from .config import ILSConfig
-from .heatmaps import Heatmap, HeatmapReader
+from .heatmaps import MAX_WIDTH, Heatmap, HeatmapReader
 from .instance import Instances
+from .mcts import MCTSConfig, TunedFor
 from .result import TSPResult
 from .route import Route
 from .tours import read_starts
 
-Method = Literal["ils", "greedy"]
+Method = Literal["ils", "mcts", "greedy"]
+Config = ILSConfig | MCTSConfig
 MAX_CANDIDATES: Final = 16
 _SECONDS_PER_CITY: Final = 1e-3
 _LONGEST_DEFAULT: Final = 10.0
@@ -34,7 +36,7 @@ def check_choices(
     """Raise for arguments of `solve` that stand for themselves."""
     if method not in get_args(Method):
         raise ValueError(f"`method` must be one of {', '.join(get_args(Method))}, got {method!r}")
-    wanted = {"ils": ILSConfig}.get(method)
+    wanted = {"ils": ILSConfig, "mcts": MCTSConfig}.get(method)
     if config is not None and (wanted is None or not isinstance(config, wanted)):
         takes = f"a {wanted.__name__}" if wanted else "None"
         raise TypeError(f"`config` of method {method!r} must be {takes}, got {type(config).__name__}")
@@ -115,6 +117,7 @@ def read_init(init: Any, instances: Instances, route: Route) -> tuple[Tensor | N
 def read_heat(
     heatmap: Any,
     instances: Instances,
+    config: Config,
     edge_index: Any,
     logits: bool,
 ) -> Heatmap | None:
@@ -123,9 +126,22 @@ def read_heat(
         raise TypeError(f"`logits` must be a bool, got {type(logits).__name__}")
     if isinstance(heatmap, Tensor) and instances.device.type == "cuda" and heatmap.device.type == "cpu":
         warnings.warn("`heatmap` is on the CPU, the instances are not: it is moved", stacklevel=3)
-    if heatmap is None and edge_index is None and not logits:
+    width = MAX_WIDTH
+    if isinstance(config, MCTSConfig):
+        width = max(width, min(config.max_candidates or instances.n, instances.n - 1))
+    elif heatmap is None and edge_index is None and not logits:
         return None
-    return HeatmapReader(instances, edge_index, logits).read(heatmap)
+    return HeatmapReader(instances, edge_index, logits, width).read(heatmap)
+
+
+def default_config(method: Method, heatmap: Any, n: int, seconds: float) -> Config:
+    """Return the settings of a search of so many seconds."""
+    if method != "mcts":
+        return ILSConfig()
+    kinds: dict[str, TunedFor] = {"zero": "zero", "softdist": "softdist"}
+    kind = kinds.get(heatmap, "knn") if isinstance(heatmap, str) else "knn"
+    per_city = seconds / n if seconds < math.inf else None
+    return MCTSConfig.tuned(max(n, 5), time_per_city=per_city, heatmap=kind)
 
 
 def stream_key(seed: Seed, earlier: int) -> int:

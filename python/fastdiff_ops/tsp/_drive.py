@@ -139,6 +139,37 @@ class Driver:
         self.stats.seconds = time.monotonic() - self.began
         self.stats.stopped_by = next((s for s in self._stopped if s in PROMPT), self.stats.stopped_by)
 
+    def run_together(
+        self, jobs: Sequence[Job], searches: Sequence[Search], step: Callable[[float], str]
+    ) -> None:
+        """Run searches that go on together, in the calling thread, until all are stopped.
+
+        `step(seconds)` lets all of them go on for about so long and returns what ended them, "" if nothing.
+        """
+        ended, report = "", time.monotonic() + REPORT
+        try:
+            while not ended:
+                left = min(SLICE, self.limits.deadline - time.monotonic())
+                ended = step(left) if left > 0 else "time"
+                now = time.monotonic()
+                for job, search in zip(jobs, searches, strict=True):
+                    self._note_progress(job, search)
+                    self._take_note(job, now)
+                if not ended and all(self._stopped):
+                    ended = self._stopped[-1]
+                if now >= report:
+                    self._gather(jobs)
+                    if self.watch is not None and self.watch(self.stats):
+                        ended = "callback"
+                    report = time.monotonic() + REPORT
+        except KeyboardInterrupt:
+            ended = "interrupt"
+        for job, search in zip(jobs, searches, strict=True):
+            self._note_progress(job, search)
+            job.order = search.order()
+        self._gather(jobs)
+        self.stats.stopped_by = ended
+
     # -- the calling thread --
 
     def _watch_over(self, jobs: Sequence[Job]) -> None:

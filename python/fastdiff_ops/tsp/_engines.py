@@ -124,11 +124,11 @@ class Construction:
 
 
 @dataclass
-class Ils:
-    """`method="ils"`."""
+class HostSearch:
+    """`method="ils"` and `method="mcts"`."""
 
     problem: Problem
-    search: _host.IlsSearch
+    search: _host.IlsSearch | _host.MctsSearch
 
     @property
     def slack(self) -> float:
@@ -139,13 +139,13 @@ class Ils:
 
     def progress(self) -> Progress:
         search, length = self.search, self.problem.length
-        first = search.first_local_optimum
         return Progress(
             length(search.best_length),
-            length(first) if first > 0 else math.nan,
+            length(search.first_local_optimum) if search.first_local_optimum > 0 else math.nan,
             self.problem.lower_bound,
-            search.kicks,
+            search.kicks if isinstance(search, _host.IlsSearch) else search.actions,
             search.accepted,
+            0 if isinstance(search, _host.IlsSearch) else search.restarts,
         )
 
     def order(self) -> NDArray[np.int32]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -14,12 +14,13 @@ from torch import Tensor
 
 from fastdiff_ops import _host
 
-from ._arguments import Method
+from ._arguments import Config, Method
 from ._drive import Job, Limits, Search
-from ._engines import Construction, Ils, Problem, Shared, make_problem
+from ._engines import Construction, HostSearch, Problem, Shared, make_problem
 from .config import ILSConfig
 from .heatmaps import Heatmap
 from .instance import Instances
+from .mcts import MCTSConfig
 from .route import Route
 
 SECONDS_PER_ITERATION: Final = 1e-5  # about; by the clock a result would depend on the machine
@@ -34,7 +35,7 @@ class Plan:
     route: Route
     heat: Heatmap | None
     method: Method
-    config: ILSConfig
+    config: Config
     candidates: int | None
     starts: Tensor | None
     key: int
@@ -47,7 +48,7 @@ class Plan:
         for b in range(self.instances.batch):
             shared = Shared[Problem](self.trajectories)
             for p in range(self.trajectories):
-                jobs.append(Job(b, partial(self._begin, shared, b, p), partial(self._measure, b)))
+                jobs.append(Job(b, partial(self._begin, shared, b, p), partial(self.measure, b)))
         return jobs
 
     def best_tours(self, jobs: list[Job]) -> Tensor:
@@ -67,11 +68,13 @@ class Plan:
         first = np.flatnonzero(np.diff(which.numpy()[order], prepend=-1))
         return tours[torch.from_numpy(order[first])]
 
-    def _problem(self, b: int, seconds: float) -> Problem:
+    def problem(self, b: int, seconds: float) -> Problem:
+        """Build an instance's problem for a search of so many seconds."""
         options = {} if self.candidates is None else {"candidates": self.candidates}
-        alpha = self.config.alpha if self.method == "ils" else False
+        heat = None if isinstance(self.config, MCTSConfig) else self.heat
+        alpha = self.config.alpha if isinstance(self.config, ILSConfig) and self.method == "ils" else False
         return make_problem(
-            self.instances, self.route, self.heat, b, alpha=alpha, seconds=self._budget(seconds), **options
+            self.instances, self.route, heat, b, alpha=alpha, seconds=self._budget(seconds), **options
         )
 
     def _budget(self, seconds: float) -> float:
@@ -81,26 +84,28 @@ class Plan:
         return seconds if seconds < math.inf else LONG
 
     def _begin(self, shared: Shared[Problem], b: int, p: int, seconds: float) -> Search:
-        problem = shared.get(partial(self._problem, b, seconds))
+        problem = shared.get(partial(self.problem, b, seconds))
         if self.method == "greedy":
             return Construction(problem)
         start = None if self.starts is None else self.starts[b].to(torch.int32).numpy()
-        counted = self.limits.max_iterations < math.inf
-        search = _host.IlsSearch(
-            problem.host,
-            seed=self.key,
-            instance=b,
-            trajectory=p,
-            start=start,
-            time_limit=None if seconds == math.inf else max(seconds, 0.0),
-            max_kicks=int(self.limits.max_iterations) if counted else None,
-            segment=self.config.segment,
-            hot=self.config.hot,
-            cold=self.config.cold,
-        )
-        return Ils(problem, search)
+        iterations = int(self.limits.max_iterations) if self.limits.max_iterations < math.inf else None
+        options: dict[str, Any] = {
+            "seed": self.key,
+            "instance": b,
+            "trajectory": p,
+            "start": start,
+            "time_limit": None if seconds == math.inf else max(seconds, 0.0),
+        }
+        if isinstance(self.config, MCTSConfig):
+            assert self.heat is not None
+            options |= {"heat_ids": self.heat.ids[b], "heat": self.heat.weights[b], "max_actions": iterations}
+            options |= self.config.host_options(self.instances.n)
+            return HostSearch(problem, _host.MctsSearch(problem.host, **options))
+        options |= {"segment": self.config.segment, "hot": self.config.hot, "cold": self.config.cold}
+        return HostSearch(problem, _host.IlsSearch(problem.host, max_kicks=iterations, **options))
 
-    def _measure(self, b: int, order: NDArray[np.int32]) -> float:
+    def measure(self, b: int, order: NDArray[np.int32]) -> float:
+        """Return the length of a tour or path, summed in float64."""
         tour = torch.from_numpy(order.astype(np.int64))[None]
         return float(self.instances.lengths(tour, open_path=self.route.open_path, which=torch.tensor([b])))
 

@@ -11,12 +11,23 @@ from torch import Tensor
 
 from fastdiff_ops.ops.random import Seed
 
-from ._arguments import Method, check_choices, read_bound, read_heat, read_init, read_limits, stream_key
+from ._arguments import (
+    Method,
+    check_choices,
+    default_config,
+    read_bound,
+    read_heat,
+    read_init,
+    read_limits,
+    stream_key,
+)
+from ._device import runs_on_device, search_on_device
 from ._drive import Driver
 from ._plan import Plan
 from ._report import Callback, Report
 from .config import ILSConfig
 from .instance import Instances
+from .mcts import MCTSConfig
 from .result import History, SearchStats, TSPResult
 from .route import Route
 from .small import MOST_CITIES, exact_tours
@@ -36,7 +47,7 @@ def solve(
     threads: int | None = None,
     candidates: int | None = None,
     init: Any = None,
-    config: ILSConfig | None = None,
+    config: ILSConfig | MCTSConfig | None = None,
     open_path: bool = False,
     ends: tuple[int | None, int | None] | None = None,
     fixed_edges: Any = None,
@@ -152,8 +163,8 @@ def solve(
         began, instances, timed, time_limit, max_iterations, known, stop_gap, stop_seconds_without_improvement
     )
     starts, earlier = read_init(init, instances, route)
-    config = config or ILSConfig()
-    heat = read_heat(heatmap, instances, edge_index, logits)
+    config = config or default_config(method, heatmap, instances.n, limits.deadline - began)
+    heat = read_heat(heatmap, instances, config, edge_index, logits)
     stats = SearchStats.empty(instances.batch)
     stats.lower_bound[:] = known
     stats.runs = earlier + 1
@@ -171,7 +182,10 @@ def solve(
         driver.histories = [[] for _ in range(instances.batch)]
     with Report(callback, progress, limits.deadline - began, limits.max_iterations, len(jobs)) as report:
         driver.watch = report.enough if report.wanted else None
-        driver.run(jobs)
+        if runs_on_device(plan):
+            jobs = search_on_device(plan, driver)
+        else:
+            driver.run(jobs)
         report.show(stats)
     if method == "greedy" and not stats.interrupted:
         stats.stopped_by = "construction"
