@@ -8,10 +8,10 @@
 //
 // What bounds it is latency, not traffic. To look at a city is a chain of some 12 dependent loads before and
 // 5 x 4 in the loop over t5, about 30 cycles each in shared memory, and 5 x 2 IEEE square roots: 1000 to 1500
-// cycles by an otherwise idle multiprocessor. A kick looks at 20 to 30 cities and makes some ten reversals of
-// a few steps: 20 to 25 us at 1.7 GHz. Sixteen warps (128 registers a thread) are four a scheduler, which
-// issues about every third cycle for one of them, so they nearly overlap: 16 kicks in 25 to 50 us on each
-// multiprocessor, 40 to 80 million a second on 132. Candidates are the only global reads: 16 bytes a city,
+// cycles by an otherwise idle multiprocessor. A kick looks at 30 to 40 cities and makes some 15 reversals of
+// a few steps: 25 to 35 us at 1.7 GHz. Twenty warps (96 registers a thread) are five a scheduler, which
+// issues about every third cycle for one of them, so they nearly overlap: 20 kicks in 35 to 70 us on each
+// multiprocessor, 40 to 75 million a second on 132. Candidates are the only global reads: 16 bytes a city,
 // from L1. These figures are estimates; none was measured on a device.
 //
 // Blocks share nothing, and lanes meet at __syncwarp() wherever one reads what another wrote.
@@ -24,8 +24,8 @@
 namespace fd::tsp::slice {
 namespace {
 
-constexpr int kMaxWarps = 8;
-constexpr int kResident = 16;  // warps a multiprocessor holds at 128 registers a thread
+constexpr int kMaxWarps = 10;
+constexpr int kResident = 20;  // warps a multiprocessor holds at 96 registers a thread
 constexpr unsigned kAll = 0xffffffffu;
 
 struct WarpTeam {
@@ -104,9 +104,16 @@ __device__ Storage<Index> storage_at(const Args& a, unsigned char* shared, int32
     return s;
 }
 
+// Blocks of the largest size on a multiprocessor. 96 registers are few for places of 32 bits: those kernels,
+// bound by global memory, get more rather than spill.
+template <class Index>
+constexpr int blocks_of() {
+    return sizeof(Index) == sizeof(uint16_t) ? kResident / kMaxWarps : 1;
+}
+
 // A block holds some trajectories of one instance, `groups` blocks all of them.
 template <class Index, bool kSharedPoints>
-__global__ void __launch_bounds__(kMaxWarps* kLanes, kResident / kMaxWarps)
+__global__ void __launch_bounds__(kMaxWarps* kLanes, blocks_of<Index>())
     search(const __grid_constant__ Args a, int32_t groups, int32_t* scratch) {
     const int64_t instance = blockIdx.x / groups;
     const int warp = static_cast<int>(threadIdx.x) / kLanes, warps = static_cast<int>(blockDim.x) / kLanes;
