@@ -121,16 +121,42 @@ FD_TEST(choice_of_candidates) {
 }
 
 FD_TEST(copies_do_not_cut_points_off) {
+    // three of the six points so near one another that a cell of the curve holds them all
+    const double places[6][2] = {{0, 0}, {97, 5}, {30, 90}, {50, 50}, {50.0001, 50}, {50, 50.0001}};
+    const int copies[6] = {100, 1, 2, 300, 70, 71};
     std::vector<double> xy;
-    for (const City copies : {100, 1, 2, 300, 1, 70}) {
-        const double x = static_cast<double>(xy.size() % 97), y = static_cast<double>(xy.size() % 11);
-        for (City i = 0; i < copies; ++i) xy.insert(xy.end(), {x, y});
+    for (int i = 0; i < 300; ++i) {  // mixed
+        for (int p = 0; p < 6; ++p) {
+            if (i < copies[p]) xy.insert(xy.end(), places[p], places[p] + 2);
+        }
     }
     for (const Metric metric : kPlanar) {
         BuildOptions options;
         options.metric = metric;
         const Problem problem = problem_of(xy, options);
         EXPECT(well_formed(problem, problem.candidates) && connected(problem, problem.candidates));
+        const auto same = [&](City a, City b) {
+            const double *p = &problem.input_xy[2 * a], *q = &problem.input_xy[2 * b];
+            return p[0] == q[0] && p[1] == q[1];
+        };
+        int points = 0;
+        for (City a = 0; a < problem.n; ++a) {
+            const bool first = a == 0 || !same(a, a - 1), last = a + 1 == problem.n || !same(a, a + 1);
+            const City* row = problem.candidates.cities_of(a);
+            const City* end = std::find(row, row + problem.candidates.width, -1);
+            points += first;
+            // chains: ends know ends of the same side, what is between them nothing else
+            EXPECT(first || std::count(row, end, a - 1) == 1);
+            EXPECT(last || std::count(row, end, a + 1) == 1);
+            for (const City* b = row; b < end; ++b) {
+                if (same(a, *b)) continue;
+                const bool to_first = *b == 0 || !same(*b, *b - 1),
+                           to_last = *b + 1 == problem.n || !same(*b, *b + 1);
+                EXPECT((first && to_first) || (last && to_last));
+            }
+            if (first || last) EXPECT(std::any_of(row, end, [&](City b) { return !same(a, b); }));
+        }
+        EXPECT(points == 6);
         // greedy tours walk over all copies of a point in a row: between six points there are six edges
         const auto tour = greedy_tour(problem);
         const City steps = problem.with_distance([&](const auto& distance) {
@@ -138,7 +164,7 @@ FD_TEST(copies_do_not_cut_points_off) {
             for (size_t i = 1; i < tour.size(); ++i) count += distance(tour[i - 1], tour[i]) > 0;
             return count;
         });
-        EXPECT_NOTE(permutation(tour, problem.n) && steps == 6, std::to_string(steps));
+        EXPECT_NOTE(permutation(tour, problem.n) && steps <= 6, std::to_string(steps));
     }
 }
 
