@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ._drive import Driver, Job, Progress
 from ._plan import Plan
+from .config import ILSConfig
 from .cuda import DeviceSearch, refuse_capture
 
 
@@ -92,6 +93,7 @@ def _never(seconds: float) -> _Part:
 def _begin(plan: Plan, driver: Driver, device: torch.device) -> DeviceSearch:
     limits, instances, config = plan.limits, plan.instances, plan.config
     assert instances.coords is not None
+    assert isinstance(config, ILSConfig)
 
     def build(b: int) -> tuple[Tensor, Tensor]:
         share = (limits.deadline - time.monotonic()) * driver.threads / instances.batch
