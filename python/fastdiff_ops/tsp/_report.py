@@ -53,6 +53,13 @@ class Report:
             return
         now = stats.seconds if self._seconds else float(stats.iterations.sum())
         self._bar.n = now if self._bar.total is None else min(now, self._bar.total)
-        length, gap = stats.lengths.mean(), np.nanmean(stats.gap) if not np.isnan(stats.gap).all() else None
-        text = f"length {length:.6g}" if len(stats.lengths) == 1 else f"mean length {length:.6g}"
-        self._bar.set_postfix_str(text if gap is None else f"{text}, gap {gap:.3%}")
+        there = np.isfinite(stats.lengths)
+        if not there.any():
+            return
+        length, gaps = stats.lengths[there].mean(), stats.gap[there]
+        text = f"length {length:.6g}"
+        if len(there) > 1:
+            text = f"mean {text} of {there.sum()}/{len(there)}"
+        if not np.isnan(gaps).all():
+            text += f", gap {np.nanmean(gaps):.3%}"
+        self._bar.set_postfix_str(text)

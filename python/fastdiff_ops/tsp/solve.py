@@ -144,7 +144,7 @@ def solve(
     >>> circle = torch.stack([angle.cos(), angle.sin()], -1)
     >>> tours, lengths, stats = tsp.solve(circle, max_iterations=500, seed=0)
     >>> tours.shape, round(float(lengths), 3), stats.stopped_by
-    (torch.Size([60]), 6.248, 'iterations')
+    (torch.Size([60]), 6.28, 'iterations')
 
     A path between two cities, over an edge that must stay:
 
