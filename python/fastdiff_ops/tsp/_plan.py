@@ -114,7 +114,8 @@ def _rough_tour(instances: Instances, b: int) -> NDArray[np.int64]:
     """Return a tour that takes next to no time: up and down through strips of the plane."""
     if instances.coords is None:
         return np.arange(instances.n)
-    x, y = instances.coords[b].T.numpy()
-    width = max(np.ptp(x), np.finfo(np.float64).tiny) / math.ceil(math.sqrt(instances.n / 3))
-    strip = np.floor((x - x.min()) / width).astype(np.int64)
-    return np.lexsort((np.where(strip % 2, -y, y), strip))
+    points = instances.coords[b].numpy()
+    low, size = points.min(axis=0), np.ptp(points, axis=0)
+    x, y = ((points - low) / np.where(size > 0, size, 1)).T
+    strip = np.floor(x * math.ceil(math.sqrt(instances.n / 3)))
+    return np.argsort(2 * strip + np.where(strip % 2, 1 - y, y))
