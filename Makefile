@@ -67,7 +67,7 @@ format: $(STAMPS)/lint  ## lay out every source as `make lint` wants it
 	$(VENV)/bin/ruff format .
 	git ls-files '*.h' '*.cpp' '*.cu' | xargs $(VENV)/bin/clang-format -i
 
-bench: build $(STAMPS)/bench  ## measure against peers, 15 minutes (3 with ARGS=--quick); writes bench/results/
+bench: build $(STAMPS)/bench  ## measure against peers, half an hour (4 minutes with ARGS=--quick); writes bench/results/
 	$(PY) -m bench $(ARGS)
 
 gpu-check: build $(STAMPS)/test  ## everything that needs a GPU: tests, compute-sanitizer, benchmarks

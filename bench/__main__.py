@@ -1,7 +1,7 @@
 """Run the benchmarks and write bench/results/<device>-<date>-<commit>.{json,md,png}.
 
-python -m bench            # all of it, about 15 minutes
-python -m bench --quick    # about 3 minutes
+python -m bench            # all of it, about half an hour
+python -m bench --quick    # about 4 minutes
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> int:
         prog="python -m bench", description="Measure against peers, side by side."
     )
     default = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--quick", action="store_true", help="fewer cases and rounds, about 3 minutes")
+    parser.add_argument("--quick", action="store_true", help="fewer cases and rounds, about 4 minutes")
     parser.add_argument("--device", choices=("cpu", "cuda"), default=default, help="default: %(default)s")
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results", help="folder of the results"

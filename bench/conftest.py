@@ -18,7 +18,7 @@ PEERS = ("diffusers", "k-diffusion", "elkai", "fast-tsp")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="fewer cases and rounds: about 3 minutes")
+    parser.addoption("--quick", action="store_true", help="fewer cases and rounds: about 4 minutes")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
