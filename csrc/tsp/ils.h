@@ -17,6 +17,7 @@ struct IlsOptions {
     int64_t max_kicks = -1;    // -1 = only the clock counts; otherwise the schedule follows the kicks alone
     int32_t segment = 50;      // longest segment that a kick moves
     double hot = 0, cold = 0;  // temperatures in mean edge lengths; 0 = chosen from the budget
+    bool recombine = true;     // where the budget allows it, search many times and combine (evolve.h)
 };
 
 struct IlsState {
@@ -39,7 +40,13 @@ class IlsSearch {
     const IlsState& state() const;
     const std::vector<City>& best();
 
-    class Engine;
+    class Engine {
+      public:
+        virtual ~Engine() = default;
+        virtual bool run(double seconds) = 0;
+        virtual const std::vector<City>& best() = 0;
+        IlsState state;
+    };
 
   private:
     std::unique_ptr<Engine> engine_;

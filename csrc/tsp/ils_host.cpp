@@ -2,6 +2,7 @@
 #include <stdexcept>
 
 #include "common/philox.h"
+#include "tsp/evolve.h"
 #include "tsp/ils.h"
 #include "tsp/journal.h"
 #include "tsp/moves.h"
@@ -22,18 +23,6 @@ int32_t below(uint32_t word, int32_t range) {
     return static_cast<int32_t>(static_cast<uint64_t>(word) * static_cast<uint32_t>(range) >> 32);
 }
 
-}  // namespace
-
-class IlsSearch::Engine {
-  public:
-    virtual ~Engine() = default;
-    virtual bool run(double seconds) = 0;
-    virtual const std::vector<City>& best() = 0;
-    IlsState state;
-};
-
-namespace {
-
 template <class Distance>
 class IlsEngine final : public IlsSearch::Engine {
   public:
@@ -43,7 +32,7 @@ class IlsEngine final : public IlsSearch::Engine {
           problem_(problem),
           distance_(distance),
           n_(problem.n),
-          segment_(std::clamp<int32_t>(options.segment, 1, n_ / 8)),
+          segment_(std::clamp<int32_t>(options.segment, 1, n_ / 4 - 1)),
           near_(problem.candidates),
           tour_(start),
           journal_(tour_),
@@ -76,7 +65,9 @@ class IlsEngine final : public IlsSearch::Engine {
 
   private:
     static constexpr int32_t kReachFrom = 150'000, kReach = 50'000;
-    static constexpr int64_t kStride = 32;  // kicks between looks at the clock
+    static constexpr int32_t kSweepFrom = 20'000, kWindow = 1000;
+    static constexpr int64_t kStay = 100;   // kicks in one window of the sweep
+    static constexpr int64_t kStride = 16;  // kicks between looks at the clock
 
     template <class TimeLeft>
     bool descend(const TimeLeft& time_left) {
@@ -97,13 +88,10 @@ class IlsEngine final : public IlsSearch::Engine {
     }
 
     void improve(City t1) {
-        for (;;) {
-            const Move m = search_.improve(t1);
-            if (m.kind == MoveKind::none) return;
-            carry_out(tour_, m, [this](Flip flip) { journal_.reverse(flip); });
-            state.length -= m.gain;
-            queue_.push(m.t2), queue_.push(m.t3), queue_.push(m.t4);
-            if (m.cities() == 6) queue_.push(m.t5), queue_.push(m.t6);
+        while (search_.improve(t1, move_)) {
+            journal_.rearrange(move_.path);
+            state.length -= move_.gain;
+            for (int k = 1; k < move_.size; ++k) queue_.push(move_.ends[k]);
         }
     }
 
@@ -130,10 +118,11 @@ class IlsEngine final : public IlsSearch::Engine {
         return t.at(fraction);
     }
 
-    // Exchanges neighbouring segments: t1 B C D -> t1 D C B.
+    // A double bridge inside a short part of the tour: A B C D -> A D C B. Three-opt steps cannot take it
+    // back at once, unlike an exchange of two segments.
     bool perturb(const PhiloxWords& random) {
-        const int32_t first = below(random.w[0], n_);
-        int32_t cut[4] = {first};
+        const int32_t before = place_of_kick(random.w[0]);
+        int32_t cut[4] = {0};
         uint32_t word = random.w[1];
         for (int k = 1; k < 4; ++k) {
             cut[k] = cut[k - 1] + 1 + below(word, segment_);
@@ -141,23 +130,28 @@ class IlsEngine final : public IlsSearch::Engine {
         }
         City end[8];
         for (int k = 0; k < 4; ++k) {
-            end[2 * k] = tour_.at(cut[k] % n_);
+            end[2 * k] = tour_.at((before + cut[k]) % n_);
             end[2 * k + 1] = tour_.next(end[2 * k]);
             if (problem_.is_fixed(end[2 * k], end[2 * k + 1])) return false;
         }
-        Total gain = 0;
-        for (int k = 0; k < 8; k += 2) gain += distance_(end[k], end[k + 1]);
-        gain -= distance_(end[0], end[5]) + distance_(end[6], end[3]) + distance_(end[4], end[1]) +
-                distance_(end[2], end[7]);
-        const auto reverse = [&](int32_t from, int32_t to) { journal_.reverse({from % n_, to % n_}); };
-        const int32_t b = cut[0] + 1, d = cut[3] - cut[2], c = cut[2] - cut[1];
-        reverse(b, cut[3]);
-        reverse(b, b + d - 1);
-        reverse(b + d, b + d + c - 1);
-        reverse(b + d + c, cut[3]);
+        for (int k = 0; k < 8; k += 2) state.length -= distance_(end[k], end[k + 1]);
+        state.length += distance_(end[0], end[5]) + distance_(end[6], end[3]) + distance_(end[4], end[1]) +
+                        distance_(end[2], end[7]);
+        Path path((before + 1) % n_, 1);
+        path.add({cut[2], cut[3] - 1});
+        path.add({cut[1], cut[2] - 1});
+        path.add({0, cut[1] - 1});
+        path.add({cut[3], n_ - 1});
+        journal_.rearrange(path);
         for (const City e : end) queue_.push(e);
-        state.length -= gain;
         return true;
+    }
+
+    // Anywhere; on many cities, kicks sweep along the space-filling curve, where memory is warm.
+    int32_t place_of_kick(uint32_t word) const {
+        if (n_ < kSweepFrom) return below(word, n_);
+        const int64_t start = state.kicks / kStay % ((n_ + kWindow - 1) / kWindow) * kWindow;
+        return tour_.place(static_cast<City>((start + below(word, kWindow)) % n_));
     }
 
     void kick(double temperature) {
@@ -165,21 +159,20 @@ class IlsEngine final : public IlsSearch::Engine {
                                   static_cast<uint64_t>(options_.instance) << 32 | options_.trajectory);
         const PhiloxWords random = stream.block(static_cast<uint64_t>(state.kicks) >> 32 << 16);
         const Total before = state.length;
-        const size_t then = journal_.now();
         if (!perturb(random)) return;
         while (!queue_.empty()) improve(queue_.pop());
         const Total loss = state.length - before;
         if (loss > 0 && static_cast<double>(loss) > -temperature * log_unit(unit_interval(random.w[2]))) {
-            journal_.undo_to(then);
+            journal_.undo();
             state.length = before;
             return;
         }
         ++state.accepted;
+        journal_.settle();
         if (state.length < state.best_length) {
             state.best_length = state.length;
             journal_.mark_best();
         }
-        journal_.settle();
     }
 
     const IlsOptions options_;
@@ -190,7 +183,8 @@ class IlsEngine final : public IlsSearch::Engine {
     Tour tour_;
     Journal journal_;
     WorkQueue queue_;
-    const MoveSearch<Distance> search_;
+    MoveSearch<Distance> search_;
+    Move move_;
     bool descended_ = false;
     double mean_edge_ = 0;
 };
@@ -200,6 +194,10 @@ class IlsEngine final : public IlsSearch::Engine {
 IlsSearch::IlsSearch(const Problem& problem, const IlsOptions& options, const std::vector<City>& start) {
     if (problem.n < 8) throw std::invalid_argument("IlsSearch needs at least 8 cities");
     const Clock::time_point then = Clock::now();
+    if (options.recombine && evolution_pays(problem.n, options)) {
+        engine_ = make_evolution(problem, options, start);
+        return;
+    }
     problem.with_distance([&](auto distance) {
         engine_ = std::make_unique<IlsEngine<decltype(distance)>>(problem, options, start, distance);
     });

@@ -1,6 +1,6 @@
 // What two tours A and B do not share, split into closed walks whose edges come from A and B in turn
-// (AB-cycles; Nagata and Kobayashi, 2013). Taking a walk's A-edges out of A and putting its B-edges in leaves two
-// edges at every city.
+// (AB-cycles; Nagata and Kobayashi, 2013). Taking a walk's A-edges out of A and putting its B-edges in leaves
+// two edges at every city.
 #pragma once
 
 #include <cstdint>
@@ -34,7 +34,8 @@ class LocalDraws {
 
 class AlternatingCycles {
   public:
-    explicit AlternatingCycles(City n) : left_{std::vector<Ends>(n), std::vector<Ends>(n)}, seen_(n, {-1, -1}) {}
+    explicit AlternatingCycles(City n)
+        : left_{std::vector<Ends>(n), std::vector<Ends>(n)}, seen_(n, {-1, -1}) {}
 
     void split(const Tour& a, const Tour& b, LocalDraws& draws) {
         first_.assign(1, 0);
@@ -77,8 +78,8 @@ class AlternatingCycles {
         --ends.count;
     }
 
-    // A random walk that hands out a cycle whenever it meets itself. It cannot get stuck: every arrival leaves
-    // an edge of the other tour to go on by.
+    // A random walk that hands out a cycle whenever it meets itself. It cannot get stuck: every arrival
+    // leaves an edge of the other tour to go on by.
     void walk(City start, LocalDraws& draws) {
         walk_.assign(1, start);
         seen_[start].at[0] = 0;

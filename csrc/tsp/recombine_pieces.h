@@ -1,5 +1,5 @@
-// A tour cut into pieces whose ends are joined anew, without touching the tour: which cycles come out, how they
-// are merged into one, what it costs. Work grows with the number of cuts, not with the tour.
+// A tour cut into pieces whose ends are joined anew, without touching the tour: which cycles come out, how
+// they are merged into one, what it costs. Work grows with the number of cuts, not with the tour.
 #pragma once
 
 #include <algorithm>
@@ -157,7 +157,8 @@ class Pieces {
         const auto at = std::lower_bound(order_.begin(), order_.end(), l.place,
                                          [&](int32_t c, int32_t p) { return place_[c] < p; });
         order_.insert(at, cut);
-        return tour_->at(l.place) == l.from ? std::pair{2 * cut, 2 * cut + 1} : std::pair{2 * cut + 1, 2 * cut};
+        return tour_->at(l.place) == l.from ? std::pair{2 * cut, 2 * cut + 1}
+                                            : std::pair{2 * cut + 1, 2 * cut};
     }
 
     // Exchanges an edge of the smallest cycle and one of another for two that connect them, the cheapest such
@@ -175,7 +176,8 @@ class Pieces {
                 const City a = mine[0].from;
                 const Edge open[2] = {distance_(a, mine[0].to), distance_(a, mine[1].to)};
                 const Neighbours::Slot* near = near_.of(a);
-                for (City k = 0; k < near_.width() && near[k].length < std::numeric_limits<Edge>::max(); ++k) {
+                for (City k = 0; k < near_.width() && near[k].length < std::numeric_limits<Edge>::max();
+                     ++k) {
                     const City b = near[k].city;
                     const int32_t there = tour_->place(b), other = piece_at(there);
                     if (label_[other] == smallest) continue;
@@ -184,7 +186,8 @@ class Pieces {
                         const Total freed = Total{distance_(b, yours.to)} - near[k].length;
                         for (int m = 0; m < 2; ++m) {
                             const Total now = freed + open[m] - distance_(mine[m].to, yours.to);
-                            if (now <= best || problem_.is_fixed(a, mine[m].to) || problem_.is_fixed(b, yours.to))
+                            if (now <= best || problem_.is_fixed(a, mine[m].to) ||
+                                problem_.is_fixed(b, yours.to))
                                 continue;
                             best = now, ours = mine[m], theirs = yours;
                         }
