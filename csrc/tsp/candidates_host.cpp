@@ -14,15 +14,18 @@ Candidates empty_lists(City n, City width) {
     return {width, std::vector<City>(size, -1), std::vector<Edge>(size, 0)};
 }
 
-// One city's list while it grows.
+// One city's list while it grows: in ascending length, ties in ascending number, each city once. What comes
+// first is nearly in order.
 class Row {
   public:
-    void add(Edge length, City b) { found_.emplace_back(length, b); }
+    void add(Edge length, City b) {
+        const std::pair next(length, b);
+        auto at = found_.end();
+        while (at != found_.begin() && at[-1] > next) --at;
+        if (at == found_.begin() || at[-1] != next) found_.insert(at, next);
+    }
 
-    // In ascending length, ties in ascending number.
     void store(Candidates& lists, City a) {
-        std::sort(found_.begin(), found_.end());
-        found_.erase(std::unique(found_.begin(), found_.end()), found_.end());
         const size_t size = std::min(found_.size(), static_cast<size_t>(lists.width));
         const int64_t row = static_cast<int64_t>(a) * lists.width;
         for (size_t i = 0; i < size; ++i) {
@@ -36,7 +39,7 @@ class Row {
     std::vector<std::pair<Edge, City>> found_;
 };
 
-// The first copy of each point, and the end. Copies are neighbours in the problem's numbering.
+// The first copy of each point. Copies are neighbours in the problem's numbering.
 std::vector<City> distinct_points(const Problem& problem, City cities) {
     const auto copy = [&](City a) {
         const auto equal = [a](const auto& xy) {

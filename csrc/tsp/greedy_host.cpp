@@ -73,8 +73,8 @@ struct Offers {
     std::vector<uint32_t> key;
     std::vector<Link> link;
 
-    void add(uint32_t k, City a, City b) {
-        key.push_back(k);
+    void add(Edge k, City a, City b) {
+        key.push_back(static_cast<uint32_t>(k) ^ 1u << 31);  // of a matrix they may be negative
         link.push_back({a, b});
     }
 
@@ -98,7 +98,7 @@ void join_candidates(const Problem& problem, const Heat& heat, Paths& paths) {
             const City* back = lists.cities_of(b);
             if (b < a && std::find(back, back + lists.width, a) != back + lists.width) continue;  // once
             const double length = lists.lengths_of(a)[i];
-            offers.add(static_cast<uint32_t>(length - length * 0.5 * heat.between(a, b)), a, b);
+            offers.add(static_cast<Edge>(length - length * 0.5 * heat.between(a, b)), a, b);
         }
     }
     offers.take(paths);
@@ -118,7 +118,7 @@ void join_ends(const Problem& problem, Paths& paths) {
                 finder.find(i, found);
                 for (const City j : found) {
                     if (!paths.joined(ends[i], ends[j]))
-                        offers.add(static_cast<uint32_t>(distance(ends[i], ends[j])), ends[i], ends[j]);
+                        offers.add(distance(ends[i], ends[j]), ends[i], ends[j]);
                 }
             }
         });
