@@ -10,6 +10,7 @@ import pytest
 import torch
 from fastdiff_ops import tsp
 from fastdiff_ops.ops import PhiloxState
+from fastdiff_ops.tsp import _engines
 from tsp.instances import BEST_KNOWN, distances, summed, uniform
 
 MANY = uniform(60, 5)
@@ -156,6 +157,12 @@ def test_a_start_is_kept_or_improved() -> None:
     )
 
 
+def test_a_start_is_not_given_up_for_what_rounding_makes_shorter(monkeypatch) -> None:
+    good = tsp.solve(ONE, max_iterations=100, seed=0)
+    monkeypatch.setattr(_engines.HostSearch, "order", lambda search: np.arange(200, dtype=np.int32))
+    assert torch.equal(tsp.solve(ONE, init=good, max_iterations=1).tours, good.tours)
+
+
 def test_a_result_goes_on() -> None:
     """With the same seed, but not with the same random numbers."""
     first = tsp.solve(MANY, max_iterations=100, seed=0)
@@ -182,6 +189,11 @@ def test_a_known_optimum_ends_it_exactly_there() -> None:
     result = tsp.solve(MANY, bound=best, stop_gap=0, time_limit=60, seed=1)
     assert result.stats.stopped_by == "gap"
     assert bool((result.lengths <= best * (1 + 1e-9)).all())
+
+
+def test_a_gap_to_the_estimated_bound_ends_it() -> None:
+    stats = tsp.solve(ONE, stop_gap=0.03, time_limit=60, seed=0).stats
+    assert stats.stopped_by == "gap" and 0 < stats.gap[0] <= 0.03
 
 
 def test_a_gap_ends_instances_one_by_one() -> None:

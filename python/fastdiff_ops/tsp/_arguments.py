@@ -66,14 +66,14 @@ def read_bound(bound: Any, batch: int) -> NDArray[np.float64]:
 def read_limits(
     began: float,
     instances: Instances,
-    timed: bool,
+    method: Method,
     time_limit: Any,
     max_iterations: Any,
     known: NDArray[np.float64],
     stop_gap: Any,
     stall: Any,
 ) -> Limits:
-    """Return what ends the search; `timed` says whether it needs an end."""
+    """Return what ends the search."""
     if max_iterations is not None:
         check_count("max_iterations", max_iterations, 0)
     for name, value in (("time_limit", time_limit), ("stop_seconds_without_improvement", stall)):
@@ -84,19 +84,23 @@ def read_limits(
         gap = _number("stop_gap", stop_gap)
         if not 0 <= gap < math.inf:
             raise ValueError(f"`stop_gap` must be finite and at least 0, got {stop_gap!r}")
-        if np.isnan(known).any():
-            raise ValueError("`stop_gap` needs `bound`, the length that gaps are measured against")
+        if np.isnan(known).any() and (method != "ils" or instances.device.type == "cuda"):
+            where = "on CUDA" if method == "ils" else f"with method {method!r}"
+            raise ValueError(
+                f"`stop_gap` needs `bound` {where}: there is no estimate to measure gaps against"
+            )
     cities = instances.n * instances.batch
     seconds = math.inf
     if time_limit is not None:
         seconds = float(time_limit)
-    elif max_iterations is None and timed:
+    elif max_iterations is None and method != "greedy":
         seconds = min(_LONGEST_DEFAULT, _SECONDS_PER_CITY * cities)
     # what is left for fetching tours and adding up their lengths
     reserve = min(0.05 * seconds, 1e-3 + 1e-7 * cities)
     deadline = began + seconds - (reserve if seconds < math.inf else 0.0)
     iterations = math.inf if max_iterations is None else max_iterations
-    return Limits(deadline, iterations, known * (1 + gap), math.inf if stall is None else float(stall))
+    patience = math.inf if stall is None else float(stall)
+    return Limits(deadline, iterations, known * (1 + gap), patience, gap)
 
 
 def _number(name: str, value: Any) -> float:

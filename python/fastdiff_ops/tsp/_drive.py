@@ -89,12 +89,15 @@ class Limits:
         A tour as short as this is good enough; NaN for none.
     stall : float
         Seconds without improvement; inf for none.
+    gap : float
+        To the search's own estimate of a lower bound, where there is no target; NaN for none.
     """
 
     deadline: float
     max_iterations: float
     targets: NDArray[np.float64]
     stall: float
+    gap: float = math.nan
 
 
 @dataclass
@@ -259,6 +262,8 @@ class Driver:
 
     def _note_progress(self, job: Job, search: Search) -> None:
         progress, before = search.progress(), job.seen
+        if math.isnan(self.limits.targets[job.instance]):
+            self.limits.targets[job.instance] = progress.lower_bound * (1 + self.limits.gap)
         job.seen = progress.length
         if progress.length <= self.limits.targets[job.instance] + search.slack:
             better = progress.length < before  # a target is reached by the tour, not by its rounded length

@@ -73,6 +73,8 @@ class Plan:
         options = {} if self.candidates is None else {"candidates": self.candidates}
         heat = None if isinstance(self.config, MCTSConfig) else self.heat
         alpha = self.config.alpha if isinstance(self.config, ILSConfig) and self.method == "ils" else False
+        if self.limits.gap >= 0 and np.isnan(self.limits.targets[b]):
+            alpha = True  # which estimates a bound
         return make_problem(
             self.instances, self.route, heat, b, alpha=alpha, seconds=self._budget(seconds), **options
         )
