@@ -20,7 +20,7 @@ struct EventStream {
 };
 
 // In (0, 1): the centre of a word's cell.
-inline double unit_double(uint32_t word) { return (word + 0.5) * 0x1p-32; }
+FD_HOST_DEVICE double unit_double(uint32_t word) { return (word + 0.5) * 0x1p-32; }
 
 // The words of one event, one after the other.
 class Draws {
@@ -43,12 +43,12 @@ class Draws {
     int used_ = 4;
 };
 
-// The same words for actions, made for many events at a time.
+// The same words for actions, made for many events at a time: a 64-bit number first, then numbers in (0, 1).
 class ActionDraws {
   public:
-    // At most `words` of an event are wanted.
-    ActionDraws(const EventStream& stream, int64_t words)
-        : stream_(stream), blocks_(static_cast<int>(std::min<int64_t>((words + 3) / 4, kPhiloxChunk))) {}
+    // At most so many numbers in (0, 1) of an event are wanted.
+    ActionDraws(const EventStream& stream, int64_t units)
+        : stream_(stream), blocks_(static_cast<int>(std::min<int64_t>((units + 5) / 4, kPhiloxChunk))) {}
 
     template <simd::Level L>
     FD_HOST_DEVICE void begin(uint64_t event) {
@@ -57,9 +57,15 @@ class ActionDraws {
         lane_ = static_cast<int>(event - first_event_) * blocks_;
     }
 
-    FD_HOST_DEVICE uint32_t word(int k) const {
-        if (k / 4 < blocks_) return chunk_.w[k % 4][lane_ + k / 4];
-        return stream_.of(event_).block(EventStream::first_block(event_) + k / 4).w[k % 4];
+    FD_HOST_DEVICE uint64_t integer() const {
+        return static_cast<uint64_t>(chunk_.w[0][lane_]) << 32 | chunk_.w[1][lane_];
+    }
+
+    FD_HOST_DEVICE double unit(int k) const {
+        if (k + 2 < 4 * blocks_) [[likely]]
+            return units_[4 * lane_ + 2 + k];
+        return unit_double(
+            stream_.of(event_).block(EventStream::first_block(event_) + (k + 2) / 4).w[(k + 2) % 4]);
     }
 
   private:
@@ -73,12 +79,16 @@ class ActionDraws {
             lanes.set(lane, stream_.of(e), EventStream::first_block(e) + lane % blocks_);
         }
         philox_lanes<L>(lanes, chunk_);
+        for (int lane = 0; lane < kPhiloxChunk; ++lane) {
+            for (int j = 0; j < 4; ++j) units_[4 * lane + j] = unit_double(chunk_.w[j][lane]);
+        }
     }
 
     EventStream stream_;
     int blocks_, events_ = 0, lane_ = 0;
     uint64_t first_event_ = 0, event_ = 0;
     PhiloxChunk chunk_;
+    alignas(64) double units_[4 * kPhiloxChunk];
 };
 
 }  // namespace fd::tsp

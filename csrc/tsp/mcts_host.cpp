@@ -1,16 +1,16 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
-#include <span>
 #include <utility>
 
 #include "tsp/build_problem.h"
 #include "tsp/greedy.h"
 #include "tsp/mcts.h"
-#include "tsp/mcts_choice.h"
-#include "tsp/mcts_draws.h"
-#include "tsp/mcts_edges.h"
-#include "tsp/mcts_path.h"
+
+// GCC 12 takes the undefined operands inside its own AVX-512 intrinsics for a mistake.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include "tsp/mcts_chain.h"
 #include "tsp/mcts_random_state.h"
 #include "tsp/mcts_tour.h"
 
@@ -58,17 +58,13 @@ class MctsEngine final : public MctsSearch::Engine {
           distance_(distance),
           n_(problem.n),
           most_tries_(std::max<int64_t>(1, static_cast<int64_t>(options.param_h * n_))),
-          any_fixed_(!problem.fixed.empty()),
           numbers_(problem_numbers(problem)),
           edges_(problem, heat, options.max_candidates, options.candidates_from_heatmap, explores()),
           random_state_(problem, edges_, numbers_[0]),
           tour_(start.empty() ? any_tour(problem) : start),
           best_(tour_),
-          path_(n_, options.max_depth),
-          draws_(events(options), 2 + options.max_depth),
-          steps_(options.max_depth),
-          sums_(static_cast<size_t>(edges_.most_groups()) * kGroup),
-          allowed_(edges_.most_groups()) {
+          chains_(explores() ? 1 : kAhead,
+                  MctsChain(events(options), n_, options.max_depth, edges_.most_groups())) {
         state.rows_without_heat = edges_.rows_without_heat();
         state.length = state.best_length = length_of_tour();
         if (start.empty()) random_state_.begin({events(options_), event_++});
@@ -91,12 +87,13 @@ class MctsEngine final : public MctsSearch::Engine {
 
   private:
     enum class Phase { random_state, descent, sampling };
-    struct Step {
-        City from, to, end;  // the edge (from, to) is added, and the new open end
-    };
-
     static constexpr int32_t kCitiesAtOnce = 16;  // of a random state
     static constexpr int64_t kActionsPerLogarithm = 256;
+
+    // Actions simulated side by side: a processor overlaps their chains of dependent instructions. Without
+    // exploration an action without success changes nothing, so the next ones may be simulated before it
+    // ends.
+    static constexpr int kAhead = 3;
 
     // Valid, for as long as there is no other.
     static std::vector<City> any_tour(const Problem& problem) {
@@ -179,6 +176,7 @@ class MctsEngine final : public MctsSearch::Engine {
         if (state.first_local_optimum == 0) state.first_local_optimum = state.length;
         phase_ = Phase::sampling;
         tries_ = 0;
+        next_ = chains_.size();
         refresh_exploration();
     }
 
@@ -188,82 +186,60 @@ class MctsEngine final : public MctsSearch::Engine {
     int64_t sample() {
         if (explores() && (options_.exact_ucb || state.actions % kActionsPerLogarithm == 0))
             refresh_exploration();
-        Total gain;
-        simd::dispatch<Simulate>(this, &gain);
+        if (next_ == chains_.size()) {
+            simd::dispatch<Simulate>(this);
+            next_ = 0;
+        }
+        const MctsChain& chain = chains_[next_++];
+        ++event_;
         ++state.actions;
         ++simulated_;
-        const int64_t work = 10 + 8 * taken_;
-        if (gain > 0) {
-            tries_ = 0;
-            return work + apply(gain);
-        }
+        const int64_t work = 10 + 8 * chain.length();
+        if (chain.gain() > 0) return work + apply(chain);
         if (++tries_ == most_tries_) leave();
         return work;
     }
 
     struct Simulate {
         template <simd::Level L>
-        static FD_HOST_DEVICE void run(MctsEngine* engine, Total* gain) {
-            *gain = engine->explores() ? engine->simulate<L, true>() : engine->simulate<L, false>();
+        static FD_HOST_DEVICE void run(MctsEngine* engine) {
+            engine->explores() ? engine->simulate<L, true, 1>() : engine->simulate<L, false, kAhead>();
         }
     };
 
-    // Draws a chain of steps, up to the first whose closing gains; returns that gain, or 0.
-    template <simd::Level L, bool kExplore>
-    FD_HOST_DEVICE Total simulate() {
-        taken_ = 0;
-        draws_.begin<L>(event_++);
-        const uint64_t high = draws_.word(0);
-        const City first = numbers_[static_cast<unsigned __int128>(high << 32 | draws_.word(1)) * n_ >> 64];
-        OpenEnd open = tour_.cut_after(first, path_);
-        City end = tour_.at(open.place);
-        if (problem_.is_fixed(first, end)) return 0;
-        const Distance distance = distance_;
-        Total open_gain = distance(first, end);
-        while (taken_ < options_.max_depth) {
-            const auto& row = edges_.row(end);
-            const Excluded excluded{first, tour_.at(open.second), any_fixed_ ? allow(row) : nullptr};
-            const City k = choose<L, kExplore>(edges_.potentials(row, exploration_), excluded,
-                                               unit_double(draws_.word(2 + taken_)), sums_.data());
-            if (k < 0) return 0;
-            const int64_t slot = row.first + k;
-            if constexpr (kExplore) edges_.try_edge(slot);
-            const City to = edges_.city(slot);
-            open = path_.step<L>(tour_.place(to));
-            const City next_end = tour_.at(open.place);
-            steps_[taken_++] = {end, to, next_end};
-            open_gain += distance(to, next_end) - edges_.length(slot);
-            end = next_end;
-            const Total gain = open_gain - distance(end, first);
-            if (gain > 0) return gain;
+    // The next kWays actions, as far as they may be needed.
+    template <simd::Level L, bool kExplore, int kWays>
+    FD_HOST_DEVICE void simulate() {
+        const Surroundings<Distance> around{problem_,  numbers_,           tour_,       edges_,
+                                            distance_, options_.max_depth, exploration_};
+        MctsChain* chains = chains_.data();
+        for (int k = 0; k < kWays; ++k) chains[k].begin<L>(event_ + k, around);
+        int needed = kWays;  // none after a success
+        for (bool running = true; running;) {
+            running = false;
+            for (int k = 0; k < kWays; ++k) {
+                if (k >= needed || !chains[k].running()) continue;
+                chains[k].template step<L, kExplore>(around);
+                running |= chains[k].running();
+                if (chains[k].gain() > 0) needed = k + 1;
+            }
         }
-        return 0;
-    }
-
-    // Which candidates have an edge before them that may be removed.
-    const uint8_t* allow(const MctsEdges::Row& row) {
-        std::fill_n(allowed_.begin(), row.groups, uint8_t{0});
-        const City* city = edges_.cities(row);
-        for (City k = 0; k < row.count; ++k) {
-            const bool movable = city[k] != tour_.at(path_.begin()->first()) &&
-                                 !problem_.is_fixed(city[k], tour_.at(path_.before(tour_.place(city[k]))));
-            allowed_[k / kGroup] |= movable << k % kGroup;
-        }
-        return allowed_.data();
     }
 
     // Returns the units of work. Edges that a later step removed again are rewarded too, as published.
-    int64_t apply(Total gain) {
-        const double reward = reward_of(gain);
-        const City first = tour_.previous(steps_[0].from);
+    int64_t apply(const MctsChain& chain) {
+        const double reward = reward_of(chain.gain());
         int64_t moved = 0;
-        for (const Step& step : std::span(steps_).first(taken_)) {
+        for (int32_t k = 0; k < chain.length(); ++k) {
+            const MctsStep& step = chain.step_at(k);
             edges_.reward(step.from, step.to, reward);
             moved += tour_.reverse(step.from, step.end);
         }
-        edges_.reward(steps_[taken_ - 1].end, first, reward);
-        shorten(gain);
+        edges_.reward(chain.step_at(chain.length() - 1).end, chain.first(), reward);
+        shorten(chain.gain());
         ++state.accepted;
+        tries_ = 0;
+        next_ = chains_.size();
         return moved / 8;
     }
 
@@ -280,17 +256,12 @@ class MctsEngine final : public MctsSearch::Engine {
     const Distance distance_;
     const int32_t n_;
     const int64_t most_tries_;
-    const bool any_fixed_;
     const std::vector<City> numbers_;  // orders and draws are in the caller's numbering
     MctsEdges edges_;
     RandomState random_state_;
     DirectedTour tour_, best_;
-    CutPath path_;
-    ActionDraws draws_;
-    std::vector<Step> steps_;
-    int32_t taken_ = 0;
-    std::vector<double> sums_;      // scratch of choose()
-    std::vector<uint8_t> allowed_;  // scratch, only with fixed edges
+    std::vector<MctsChain> chains_;
+    size_t next_ = 0;  // of the chains, to be looked at
     Phase phase_ = Phase::random_state;
     uint64_t event_ = 0;
     int64_t simulated_ = 0;  // M: actions and 2-opt moves looked at
