@@ -39,12 +39,15 @@ class Pieces {
             const int32_t first = static_cast<int32_t>(2 * j);
             ends.push_back(forward ? first : first + 1);
             ends.push_back(forward ? first + 1 : first);
-            remove(a, b);
+            removed.push_back({a, b});
+            gain += distance_(a, b);
         }
         join_.resize(2 * cuts);
         for (size_t j = 0; j < cuts; ++j) {
             const size_t k = 2 * j + 1, l = k + 1 < cycle.size() ? k + 1 : 0;
-            connect(ends[k], ends[l]);
+            link_ends(ends[k], ends[l]);
+            added.push_back({cycle[k], cycle[l]});
+            gain -= distance_(cycle[k], cycle[l]);
         }
         for (size_t j = 0; j < cuts; ++j) order_.push_back(static_cast<int32_t>(j));
         std::sort(order_.begin(), order_.end(), [&](int32_t x, int32_t y) { return place_[x] < place_[y]; });
@@ -98,16 +101,18 @@ class Pieces {
         return static_cast<int32_t>(after == order_.begin() ? order_.size() - 1 : after - order_.begin() - 1);
     }
 
-    void remove(City a, City b) {
-        gain += distance_(a, b);
-        removed.push_back({a, b});
+    // An edge that comes and goes again is in neither list.
+    void note(std::vector<Pair>& list, std::vector<Pair>& opposite, City a, City b) {
+        const auto same = [&](const Pair& edge) { return edge == Pair{a, b} || edge == Pair{b, a}; };
+        const auto known = std::find_if(opposite.begin(), opposite.end(), same);
+        if (known == opposite.end()) {
+            list.push_back({a, b});
+        } else {
+            *known = opposite.back();
+            opposite.pop_back();
+        }
     }
-    void connect(int32_t x, int32_t y) {
-        join_[x] = y, join_[y] = x;
-        const City a = city(x), b = city(y);
-        gain -= distance_(a, b);
-        added.push_back({a, b});
-    }
+    void link_ends(int32_t x, int32_t y) { join_[x] = y, join_[y] = x; }
 
     // Numbers the cycles that the pieces form.
     void label() {
@@ -161,6 +166,15 @@ class Pieces {
                                             : std::pair{2 * cut + 1, 2 * cut};
     }
 
+    void exchange(const Link& ours, const Link& theirs, Total gained) {
+        gain += gained;
+        note(removed, added, ours.from, ours.to), note(removed, added, theirs.from, theirs.to);
+        const auto [a, a_to] = open(ours);
+        const auto [b, b_to] = open(theirs);
+        link_ends(a, b), link_ends(a_to, b_to);
+        note(added, removed, ours.from, theirs.from), note(added, removed, ours.to, theirs.to);
+    }
+
     // Exchanges an edge of the smallest cycle and one of another for two that connect them, the cheapest such
     // pair of which one is a candidate edge.
     bool merge_smallest() {
@@ -196,10 +210,7 @@ class Pieces {
             }
         }
         if (best == std::numeric_limits<Total>::min()) return false;
-        remove(ours.from, ours.to), remove(theirs.from, theirs.to);
-        const auto [a, a_to] = open(ours);
-        const auto [b, b_to] = open(theirs);
-        connect(a, b), connect(a_to, b_to);
+        exchange(ours, theirs, best);
         return true;
     }
 
