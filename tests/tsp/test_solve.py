@@ -10,7 +10,7 @@ import pytest
 import torch
 from fastdiff_ops import tsp
 from fastdiff_ops.ops import PhiloxState
-from fastdiff_ops.tsp import _engines
+from fastdiff_ops.tsp import _drive, _engines
 from tsp.instances import BEST_KNOWN, distances, summed, uniform
 
 MANY = uniform(60, 5)
@@ -89,11 +89,21 @@ def test_forbidden_edges_cost_others_no_resolution() -> None:
 # -- reproducibility -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("method", ["ils", "mcts"])
 @pytest.mark.parametrize("trajectories", [1, 3])
-def test_threads_change_nothing(trajectories) -> None:
-    first = tours(threads=1, trajectories=trajectories)
+def test_threads_change_nothing(method, trajectories) -> None:
+    first = tours(threads=1, trajectories=trajectories, method=method)
     for threads in (1, 2, 5):
-        assert torch.equal(first, tours(threads=threads, trajectories=trajectories))
+        assert torch.equal(first, tours(threads=threads, trajectories=trajectories, method=method))
+
+
+def test_neither_do_slices(monkeypatch) -> None:
+    """Whatever the clock says; with a budget that is spent in several stages."""
+    coords = uniform(500, 2)
+    first = tours(coords, max_iterations=8000)
+    assert torch.equal(first, tours(coords, max_iterations=8000, threads=2))
+    monkeypatch.setattr(_drive, "SLICE", 0.001)
+    assert torch.equal(first, tours(coords, max_iterations=8000))
 
 
 def test_seeds_matter() -> None:
