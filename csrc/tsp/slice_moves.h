@@ -87,9 +87,9 @@ FD_TEAM Move move_of(const T& tour, const Lengths& d, const Index* candidates, C
         if (g3 <= 0) break;
         const int32_t rank5 = frame.rank(t5);
         const bool inside = rank5 < rank3;
-        // not t3 nor a neighbour of t4 on the tour of the first step
-        if (closable && (rank5 == tour.size() - 1 || (rank5 <= rank3 && rank5 >= rank3 - 2))) continue;
-        if (!closable && !inside) continue;
+        // t5 = t4 is in nobody's list, but memory and sums rely on it. With t5 = t1, t3 or t4's neighbour on
+        // the tour of the first step nothing is gained over two_opt, which came first.
+        if (closable ? rank5 == rank3 - 1 : !inside) continue;
         const City t6 = frame.at(inside ? rank5 + 1 : rank5 - 1);
         offer(g3 + d(t5, t6) - d(t6, t1), closable ? Kind::two_flips : Kind::exchange, rank5);
         if (closable || rank5 == 0) continue;

@@ -24,7 +24,7 @@ class Queue {
     }
 
     FD_TEAM void push(const City (&cities)[kPushed]) {
-        team_.meet();  // the bit that next() cleared
+        // what next() cleared is seen: a reversal lies between
         const uint32_t fresh = team_.ballot([&](int lane) {
             if (lane >= kPushed) return false;
             const City own = pick(cities, lane);
@@ -48,7 +48,7 @@ class Queue {
     FD_TEAM City next() {  // -1: none
         City c = -1;
         if (sweeping_) {
-            team_.meet();  // as in push()
+            team_.meet();  // the bit that was cleared last
             c = next_of_bits();
             team_.meet();  // all have read the bits
             sweeping_ = c >= 0;
