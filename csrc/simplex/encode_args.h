@@ -81,27 +81,30 @@ struct EncodeShape {
 // A dense level numbers its vertices without looking whether the number fits; its table and its scale decide.
 inline void check_dense_levels(Lattice lattice, const EncodeShape& shape, const LevelLists& lists) {
     const int n = shape.axes;
-    const double root = std::sqrt(n + 1.0), skew = (root - 1) / n, unskew = (1 - 1 / root) / n;
+    const double root = std::sqrt(n + 1.0);
     for (int l = 0; l < shape.levels; ++l) {
         const int64_t* numbers = lists.layout.data() + kLayoutNumbers * l;
         if (numbers[2] == 0) continue;
         const double scale = lists.scales[l], a = static_cast<double>(numbers[3]);
-        double needed = 1, reach = scale;
-        for (int i = 0; i < n; ++i) {
-            const double shift = lists.shifts[l * n + i];
-            STD_TORCH_CHECK(shift >= 0 && shift <= 1, "shifts of dense levels must be in [0, 1]");
-        }
+        const double* shift = lists.shifts.data() + l * n;
+        const auto [least, most] = std::minmax_element(shift, shift + n);
+        double needed = 1;
         if (lattice == Lattice::simplex) {
-            reach = scale + 2 * (1 + unskew * (n - 2));
-            const double k = static_cast<double>(numbers[4]);
-            STD_TORCH_CHECK(k >= std::ceil(a * skew), "layout: K of a dense level is too small");
-            needed = std::pow(a, n - 1) * (a + n * k);
+            // Digits wrap once at most, and the last one once up or down (DenseNumber).
+            const double k = static_cast<double>(numbers[4]), modulus = a + n * k;
+            double spread = 0;
+            for (int i = 0; i < n; ++i) spread = std::max(spread, std::abs(shift[i] - shift[n - 1]));
+            STD_TORCH_CHECK(scale + 1 + spread < a, "layout: a of a dense level is too small");
+            STD_TORCH_CHECK(
+                *least * root - 1 > -modulus && (scale + *most) * root + 1 + (n - 1) * k < 2 * modulus,
+                "layout: a and K of a dense level are too small");
+            needed = std::pow(a, n - 1) * modulus;
         } else {
-            for (int i = 0; i < n; ++i) reach = std::max(reach, scale + lists.shifts[l * n + i]);
+            STD_TORCH_CHECK(*least >= 0 && *most <= 1, "shifts of dense levels must be in [0, 1]");
             needed = std::pow(a, n);
-            STD_TORCH_CHECK(std::floor(reach) + 1 <= a && a >= 2, "layout: a of a dense level is too small");
+            STD_TORCH_CHECK(std::floor(scale + *most) + 1 <= a && a >= 2,
+                            "layout: a of a dense level is too small");
         }
-        STD_TORCH_CHECK(lattice == Lattice::grid || reach < a, "layout: a of a dense level is too small");
         STD_TORCH_CHECK(needed <= static_cast<double>(numbers[1]),
                         "layout: a dense level has too few entries");
     }

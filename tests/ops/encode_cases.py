@@ -19,7 +19,7 @@ SUFFIXES = ("", "_jvp", "_vjp_x", "_vjp_table", "_vjp_table_u")
 
 
 def some_levels(lattice: str, n: int, n_levels: int = 3, **options: Any) -> Any:
-    """Return levels of which the first is dense, up to six dimensions, and the last is hashed."""
+    """Return levels of which the first is dense, up to seven dimensions, and the last is hashed."""
     keys = {
         "base_resolution": 4 if n <= 3 else 2 if n <= 5 or lattice == "grid" else 1,
         "per_level_scale": 1.9 if n <= 3 else 1.5,
@@ -28,7 +28,7 @@ def some_levels(lattice: str, n: int, n_levels: int = 3, **options: Any) -> Any:
     keys["log2_hashmap_size"] = min((needed - 1).bit_length(), 14 if lattice == "simplex" else 16)
     levels = LEVELS[lattice](n, n_levels, **(keys | options))
     if not options and n_levels > 1:
-        assert levels.dense[0] == (n < 7 or lattice == "grid") and not levels.dense[-1], levels
+        assert levels.dense[0] == (n < 8 or lattice == "grid") and not levels.dense[-1], levels
     return levels
 
 

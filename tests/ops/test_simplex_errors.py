@@ -148,7 +148,7 @@ def test_raw_operators(backend, lattice, suffix):
         layout(3, 1),
         layout(3, 1000),
         shifted(50.0),
-        shifted(-2.0),
+        shifted(-50.0),
         {"switches": (2, 3, False)},
         {"switches": (0, 4, False)},
         {"switches": (0, -1, False)},

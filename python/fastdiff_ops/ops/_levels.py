@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ._dense import smallest_numbering
+
 MAX_AXES, MAX_LEVELS, MAX_LOG2_ENTRIES = 8, 32, 28
 _ALIGNMENT = 8  # entries: keeps every level's first row aligned for vector loads
 _MAX_COORDINATE = 2.0**20  # float32 then has 4 bits left for the place inside a cell
@@ -186,7 +188,7 @@ class SimplexLevels(Levels):
     --------
     >>> levels = SimplexLevels(3, n_levels=4, log2_hashmap_size=12, base_resolution=4, per_level_scale=2.0)
     >>> levels.dense, levels.sizes, levels.n_entries
-    ((True, True, False, False), (784, 2784, 4096, 4096), 11760)
+    ((True, True, False, False), (432, 1904, 4096, 4096), 10528)
     """
 
     resolution_mode: str = "axis"
@@ -202,17 +204,16 @@ class SimplexLevels(Levels):
         return [scale * factor for scale in super()._scales()]
 
     def _shifts(self) -> list[float]:
-        return quasi_shifts(self.n, self.n_levels, self.level_shift)
+        shifts = quasi_shifts(self.n, self.n_levels, self.level_shift)
+        levels = [shifts[i : i + self.n] for i in range(0, len(shifts), self.n)]
+        return [part for level in levels for part in nearest_shift(level)]
 
     def _skewed(self, scale: float) -> float:
         return scale * math.sqrt(self.n + 1)
 
     def _lattice(self, scale: float, shift: list[float]) -> Lattice:
-        n, root = self.n, math.sqrt(self.n + 1)
-        reach = 1 + (1 - 1 / root) / n * (n - 2)  # of a vertex outside of the cube, along an axis
-        a = math.floor(scale + 2 * reach + 0.01) + 1
-        k = math.ceil(a * ((root - 1) / n))  # up: only then are numbers unique
-        return Lattice(a, k, a ** (n - 1) * (a + n * k))
+        spread = max(abs(part - shift[-1]) for part in shift)
+        return Lattice(*smallest_numbering(self.n, scale, spread))
 
 
 @dataclass(frozen=True)
@@ -295,6 +296,17 @@ def quasi_shifts(n: int, n_levels: int, kind: str) -> list[float]:
     for _ in range(60):
         phi = (1 + phi) ** (1 / (n + 1))
     return [(level + 1) * phi ** -(i + 1) % 1.0 for level in range(n_levels) for i in range(n)]
+
+
+def nearest_shift(shift: list[float]) -> list[float]:
+    """Return the shift that moves the simplex lattice likewise and differs least between axes.
+
+    Integers added after the skew move the lattice onto itself; before it they are U t = t - G sum(t).
+    """
+    turns = [-round(part - shift[-1]) for part in shift]
+    n = len(shift)
+    common = (1 - 1 / math.sqrt(n + 1)) / n * sum(turns)
+    return [part + turn - common for part, turn in zip(shift, turns, strict=True)]
 
 
 def check_int(name: str, value: Any, low: int, high: int | None) -> None:
