@@ -14,7 +14,7 @@ from ..ops._levels import check_int
 from .field import FieldMLP
 from .fitting import Clock, half_precision, is_measured, new_field, train
 
-__all__ = ["ImageFit", "Measured", "fit_image", "procedural_picture", "psnr"]
+__all__ = ["ImageFit", "Measured", "fit_image", "procedural_colours", "procedural_picture", "psnr"]
 
 _MEASURED_PIXELS = 1 << 16  # for the curve; the results are measured on all
 _CHUNK = 1 << 16
@@ -100,10 +100,13 @@ def procedural_picture(height: int = 384, width: int = 512) -> Tensor:
     """
     check_int("height", height, 1, None)
     check_int("width", width, 1, None)
-    size = max(height, width)
-    y, x = torch.meshgrid(
-        (torch.arange(height) + 0.5) / size, (torch.arange(width) + 0.5) / size, indexing="ij"
-    )
+    pixels = torch.arange(height * width)
+    return procedural_colours(_centres(pixels, height, width)).reshape(height, width, 3)
+
+
+def procedural_colours(points: Tensor) -> Tensor:
+    """Return the colours [N, 3] of `procedural_picture` at points [N, 2] of the unit square."""
+    x, y = points.unbind(1)
     radius2 = (x - 0.35).square() + (y - 0.35).square()
     zone = 0.5 + 0.5 * torch.cos(260 * radius2)
     texture = 0.5 + 0.25 * torch.sin(95 * x + 11 * torch.sin(9 * y)) + 0.25 * torch.sin(70 * y - 40 * x)
@@ -111,10 +114,10 @@ def procedural_picture(height: int = 384, width: int = 512) -> Tensor:
     red = torch.where(x + 0.6 * y > 1.0, texture, zone)
     green = torch.where((x > 0.7) & (y < 0.3), checker, 0.65 * zone + 0.35 * y)
     blue = torch.where((x > 0.7) & (y < 0.3), 0.3 + 0.4 * checker, 0.25 + 0.6 * texture * x)
-    picture = torch.stack([red, green, blue], dim=-1)
+    colours = torch.stack([red, green, blue], dim=-1)
     disc = (x - 0.62).square() + (y - 0.52).square() < 0.09**2
-    picture[disc] = torch.tensor([0.95, 0.55, 0.1])
-    return picture.clamp(0, 1)
+    colours[disc] = torch.tensor([0.95, 0.55, 0.1])
+    return colours.clamp(0, 1)
 
 
 def fit_image(
