@@ -16,7 +16,7 @@ struct Temperatures {
 
 // Fitted to measured runs: the more kicks a city gets, the hotter a start pays.
 inline Temperatures temperatures_for(double kicks_per_city) {
-    const double hot = std::clamp(0.02 * (1 + std::log10(std::max(1.0, kicks_per_city / 10))), 0.02, 0.1);
+    const double hot = std::clamp(0.2 * (1 + std::log10(std::max(0.1, kicks_per_city))), 0.05, 1.0);
     return {hot, hot / 10};
 }
 
