@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from fastdiff_ops._coefficients import Row
 
-from .adams import ADAMS_BASHFORTH, check_order, finite_past
+from .adams import ADAMS_BASHFORTH, check_order, finite_past, lowers_order
 from .exponential import transfer
 from .grid import Grid, Node
 from .registry import STORE_OUTPUT, Call, solver
@@ -42,23 +43,26 @@ _RUNGE_KUTTA: dict[int, tuple[tuple[float, ...], tuple[tuple[float, ...], ...], 
 @solver("deis_rhoab3", degree=3, abscissa="rho")
 @solver("deis_logrhoab1", degree=1, abscissa="log_rho")
 @solver("deis_logrhoab2", degree=2, abscissa="log_rho")
-def deis(grid: Grid, degree: int, abscissa: str, *, lower_order_final: bool = False) -> Iterator[Call]:
+def deis(
+    grid: Grid, degree: int, abscissa: str, *, lower_order_final: bool | Literal["auto"] = False
+) -> Iterator[Call]:
     """Exponential Adams-Bashforth of degree p: p + 1 noise predictions, a polynomial in t, rho or ln rho.
 
     Parameters
     ----------
-    lower_order_final : bool
-        Lower the degree over the last steps; diffusers' DEISMultistepScheduler is `deis_logrhoab1` or
-        `deis_logrhoab2` with it.
+    lower_order_final : bool or "auto"
+        Lower the degree over the last steps; "auto" does so below 15 steps: then `deis_logrhoab1` and
+        `deis_logrhoab2` are diffusers' DEISMultistepScheduler.
 
     Notes
     -----
     Section 3.3 of the paper. The integrals are computed by Gauss-Legendre quadrature in the half-logSNR, to
     rounding. A step to sigma = 0 is of order 1.
     """
+    lower = lowers_order(lower_order_final, len(grid))
     for i, (s, t) in enumerate(grid.steps()):
         step = transfer(s, t, "eps")
-        past = finite_past(grid, i)[: 1 + (min(degree, len(grid) - 1 - i) if lower_order_final else degree)]
+        past = finite_past(grid, i)[: 1 + (min(degree, len(grid) - 1 - i) if lower else degree)]
         if t.sigma == 0 or len(past) == 1:
             yield Call(s, t, "eps", Row(state=step.lin, output=step.first), STORE_OUTPUT)
             continue

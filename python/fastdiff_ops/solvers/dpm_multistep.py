@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from fastdiff_ops._coefficients import Row
 
+from .adams import finite_past, lowers_order
 from .exponential import transfer
 from .grid import Grid, Node
 from .options import check_choice, check_eta
@@ -21,7 +21,6 @@ _VARIANTS: dict[str, tuple[Literal["half", "exact"], float]] = {
     "taylor": ("exact", 1.0),
     "exact": ("exact", 2.0),
 }
-AUTO_LOWER_ORDER_BELOW = 15  # diffusers' threshold
 
 
 @solver("dpmpp_2m", order=2, prediction="x0", variant="midpoint")
@@ -59,12 +58,10 @@ def dpm_multistep(
     no history.
     """
     check_choice("variant", variant, _VARIANTS)
-    if lower_order_final not in (True, False, "auto"):
-        raise ValueError(f"`lower_order_final` must be True, False or 'auto', got {lower_order_final!r}")
     check_eta(eta)
-    lower = len(grid) < AUTO_LOWER_ORDER_BELOW if lower_order_final == "auto" else lower_order_final
+    lower = lowers_order(lower_order_final, len(grid))
     for i, (s, t) in enumerate(grid.steps()):
-        past = [node for node in grid.nodes[i::-1] if math.isfinite(node.lam)]
+        past = finite_past(grid, i)
         allowed = min(order, len(past), len(grid) - i if lower else order)
         if t.sigma == 0 or s.alpha == 0:
             allowed = 1

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from fastdiff_ops._coefficients import Row
 
-from .adams import check_order, finite_past
+from .adams import check_order, finite_past, lowers_order
 from .exponential import PREDICTIONS, transfer
 from .grid import Grid, Node
 from .options import check_choice
@@ -33,7 +33,7 @@ def unipc(
     prediction: str = "x0",
     corrector: bool,
     disable_corrector: Sequence[int] = (),
-    lower_order_final: bool = True,
+    lower_order_final: bool | Literal["auto"] = True,
 ) -> Iterator[Call]:
     """Unified predictor-corrector of any order, one model evaluation a step.
 
@@ -48,8 +48,8 @@ def unipc(
         Correct each state when the model has been evaluated at its prediction.
     disable_corrector : sequence of int
         Steps, from 0 on, whose result is not corrected.
-    lower_order_final : bool
-        Lower the order over the last steps.
+    lower_order_final : bool or "auto"
+        Lower the order over the last steps; "auto" does so below 15 steps.
 
     Notes
     -----
@@ -75,7 +75,7 @@ def dc_unipc(
     prediction: str = "x0",
     corrector: bool = True,
     dc_order: int = 2,
-    lower_order_final: bool = True,
+    lower_order_final: bool | Literal["auto"] = True,
 ) -> Iterator[Call]:
     """DC-Solver: UniPC whose stored model outputs are moved along their interpolation polynomial.
 
@@ -130,12 +130,18 @@ class _Plan:
     """Orders and weights of every step."""
 
     def __init__(
-        self, grid: Grid, order: int, variant: str, prediction: str, lower_order_final: bool
+        self,
+        grid: Grid,
+        order: int,
+        variant: str,
+        prediction: str,
+        lower_order_final: bool | Literal["auto"],
     ) -> None:
         self.grid, self.variant, self.prediction = grid, variant, prediction
         self.orders = []
+        lower = lowers_order(lower_order_final, len(grid))
         for i, (s, t) in enumerate(grid.steps()):
-            allowed = min(order, len(finite_past(grid, i)), len(grid) - i if lower_order_final else order)
+            allowed = min(order, len(finite_past(grid, i)), len(grid) - i if lower else order)
             self.orders.append(1 if t.sigma == 0 or s.alpha == 0 else allowed)
 
     def lin(self, i: int) -> float:
