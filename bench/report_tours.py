@@ -5,7 +5,9 @@ from __future__ import annotations
 import statistics
 from pathlib import Path
 
-from .lines import Aims, Cases, Line, notes, read, table
+from fastdiff_ops.tsp.peers import SOLVERS
+
+from .lines import Aims, Cases, Line, read, table
 from .tours import AIMS, AIMS_OVER_CONSTANT, FAST_TSP, ILS, LKH, MCTS, REFERENCE, competitor
 
 ORDER = (ILS, FAST_TSP, LKH, MCTS)
@@ -17,13 +19,13 @@ def tour_aims(aims: Aims, path: Path) -> None:
         for (size, budget), limit in AIMS.items():
             line = lines.get(competitor(ILS, budget)) if str(size) == n else None
             if line is not None:
-                gap = round(line.info["mean_gap"], 4)  # lengths are known to 6 decimals
-                aims.add(f"mean gap of ils in %, {n} cities, {budget:g} s", limit, [gap], False)
+                found = [line.info["mean_gap"]]
+                aims.add(f"mean gap of ils in %, {n} cities, {budget:g} s", limit, found, False)
         for (size, budget), limit in AIMS_OVER_CONSTANT.items():
             line = lines.get(competitor(ILS, budget)) if str(size) == n else None
             if line is not None:
-                over = line.info["over_constant"]
-                aims.add(f"ils over 0.7124 sqrt(N A) in %, {n} cities, {budget:g} s", limit, [over], False)
+                found = [line.info["over_constant"]]
+                aims.add(f"ils over 0.7124 sqrt(N A) in %, {n} cities, {budget:g} s", limit, found, False)
 
 
 def tour_sections(path: Path) -> list[str]:
@@ -34,7 +36,7 @@ def tour_sections(path: Path) -> list[str]:
     return [
         "## Tours, one thread, budgets of processor time",
         f"![gaps]({picture(path).name})",
-        notes(cases),
+        "\n".join(f"- {name}: {SOLVERS[name].note}" for name in ORDER),
         gaps(cases),
         "### Instance by instance: ils less another, in percentage points of gap",
         differences(cases),

@@ -13,7 +13,7 @@ import pytest
 from fastdiff_ops import tsp
 from fastdiff_ops.cli import main
 from fastdiff_ops.tsp import peers
-from fastdiff_ops.tsp.compare import CPU, Comparison, Run, _compile_clock
+from fastdiff_ops.tsp.compare import CPU, Comparison, Run, compile_clock
 
 SLEEPER = """
 import os, time, threading
@@ -34,7 +34,7 @@ print(*(b - a for a, b in zip(begin, clocks())), time.process_time())
 
 @pytest.fixture(scope="module")
 def clock(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = _compile_clock(tmp_path_factory.mktemp("clock"))
+    found = compile_clock(tmp_path_factory.mktemp("clock"))
     if found is None:
         pytest.skip("needs Linux and a C compiler")
     return found

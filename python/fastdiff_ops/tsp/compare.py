@@ -164,7 +164,7 @@ def compare(
         files = [f"{folder}/{k}.npy" for k in range(len(coords))]
         for file, points in zip(files, coords, strict=True):
             np.save(file, points)
-        clock = _compile_clock(Path(folder))
+        clock = compile_clock(Path(folder))
         found = Comparison([len(points) for points in coords], [], CPU if clock else WALL)
         for name in names:
             if not SOLVERS[name].available:
@@ -220,7 +220,7 @@ def _lines(request: dict[str, Any], clock: Path | None) -> Any:
             child.kill()
 
 
-def _compile_clock(folder: Path) -> Path | None:
+def compile_clock(folder: Path) -> Path | None:
     """The preloadable clock, None where it cannot be made."""
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if not sys.platform.startswith("linux") or compiler is None:
