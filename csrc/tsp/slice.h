@@ -42,8 +42,9 @@ enum StateWord : int32_t {
     kStateWords
 };
 
-// Arrays as raw memory, row-major. A trajectory whose tour is no permutation, or whose points are not within
-// +-kMaxCoordinate, is refused: only its length becomes -1. Candidates outside of 0..n-1 end a list.
+// Arrays as raw memory, row-major. A trajectory whose tour (from kick 1 on also the best one) is no
+// permutation, or whose points are not within +-kMaxCoordinate, is refused: only its length becomes -1.
+// Candidates outside of 0..n-1 end a list.
 struct Args {
     int32_t* tours;          // [batch, trajectories, n], mutated
     int32_t* best;           // likewise

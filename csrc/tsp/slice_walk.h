@@ -26,12 +26,12 @@ class Walk {
         const int64_t walk = instance_ * a_.trajectories + trajectory_;
         int32_t *order = a_.tours + walk * a_.n, *best = a_.best + walk * a_.n;
         int64_t* state = a_.state + walk * kStateWords;
-        if (!accepts(order)) {
+        const int64_t first = a_.kicks[0], last = a_.kicks[1];
+        if ((first != 0 && !accepts(best)) || !accepts(order)) {
             team_.once([&] { state[kLength] = -1; });
             return;
         }
         tour_.copy_from(order);
-        const int64_t first = a_.kicks[0], last = a_.kicks[1];
         int64_t words[kStateWords];
         FD_UNROLL
         for (int i = 0; i < kStateWords; ++i) words[i] = state[i];

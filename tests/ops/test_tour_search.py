@@ -203,6 +203,16 @@ def test_what_is_no_tour_is_refused(backend) -> None:
     assert search.outcome == before.outcome
 
 
+@pytest.mark.emulated
+def test_what_is_no_best_tour_is_refused_later(backend) -> None:
+    search = make(12).run(0, 5)
+    search.best[0, 1, 0] = search.best[0, 1, 1]
+    wanted = search.to(torch.device("cpu")).run(5, 9, reference.tsp_search_slice, segment=2)
+    assert wanted.state[0, 1, LENGTH] == -1
+    assert wanted.state[0, 0, LENGTH] > 0
+    assert search.to(backend.device).run(5, 9).outcome == wanted.outcome
+
+
 def test_temperature_zero_and_infinite() -> None:
     """At 0 no tour gets longer; at infinity every kick is accepted."""
     search = make(50, trajectories=2)

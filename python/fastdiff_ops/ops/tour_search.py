@@ -51,8 +51,8 @@ def tsp_search_slice(
     state : int64 Tensor [B, P, 5]
         Length of the current tour, of the best one, of the first local optimum; kicks accepted; kicks that
         outgrew the undo log and fell back to the best tour. Changed in place; kick 0 starts it. A length of
-        -1 says that the trajectory was refused and nothing else changed: `tours` held no permutation, or
-        `points` was not finite or beyond 2^26.
+        -1 says that the trajectory was refused and nothing else changed: `tours` (or, from kick 1 on, `best`)
+        held no permutation, or `points` was not finite or beyond 2^26.
     points : float32 Tensor [B, N, 2]
         An edge is as long as the integer part of its Euclidean length. Scale them up: 2^24 for the longer
         side of the bounding box leaves no difference that matters up to 10^5 cities.

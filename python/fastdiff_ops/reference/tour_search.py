@@ -54,13 +54,13 @@ def tsp_search_slice(
         allowed = bool((points[b].abs() <= FARTHEST).all())
         lengths = _lengths(points[b]) if allowed else []
         for p in range(trajectories):
-            order = tours[b, p].tolist()
-            if not allowed or sorted(order) != list(range(n)):
+            order, saved = tours[b, p].tolist(), best[b, p].tolist()
+            read = [order] if first == 0 else [order, saved]
+            if not allowed or any(sorted(tour) != list(range(n)) for tour in read):
                 state[b, p, LENGTH] = -1
                 continue
             walk = _Walk(order, lengths, lists)
             words = state[b, p].tolist()
-            saved = best[b, p].tolist()
             if first == 0:
                 words = [walk.start()] * 3 + [0, 0]
                 saved = list(walk.order)

@@ -138,6 +138,10 @@ def solve(
     50 ms, with `stats.interrupted`; instances without a tour by then get a rough one. A time limit ends the
     search, but not the building of a first tour: every instance gets one.
 
+    Of CUDA tensors `ils` searches closed Euclidean tours without fixed edges on their device, a warp for each
+    trajectory: many of them are what it is good for, so give it a batch, or tens of `trajectories`. All else
+    is searched by the processor. `method="mcts"` always is.
+
     Examples
     --------
     >>> from fastdiff_ops import tsp
