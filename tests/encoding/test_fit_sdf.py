@@ -192,7 +192,7 @@ def test_command_writes_what_it_prints(tmp_path: Path, capsys: pytest.CaptureFix
     assert sorted(path.name for path in out.iterdir()) == FILES
     assert image_module.open(out / "report.png").size[0] > 1000
     fit = SdfFit(load_field(out / "field.safetensors"), find_shape("sphere"))
-    assert f"of normals {fit.normal_error():.0f}"[:13] in printed
+    assert f"of normals {fit.normal_error():.2f}"[:13] in printed
     assert "sphere: 20 steps" in printed
 
 
