@@ -13,13 +13,13 @@ from tsp.instances import BEST_KNOWN, distances, uniform
 N = 200
 COORDS = uniform(N)
 BEST = np.array(BEST_KNOWN[N])
-KICKS = 400
+KICKS = 20
 
 
 @functools.cache
 def optimal_edges() -> list[tsp.Heatmap]:
     """Heat on the edges of tours as short as the shortest known."""
-    found = tsp.solve(COORDS, max_iterations=6000, seed=1)
+    found = tsp.solve(COORDS, max_iterations=2000, seed=1)
     np.testing.assert_allclose(found.lengths, BEST, rtol=3e-4)
     tours = found.tours.numpy()
     index = np.stack([tours, np.roll(tours, -1, axis=1)], axis=1)
@@ -47,6 +47,7 @@ def gap(kind: str, method: str = "ils", **options) -> float:
 
 
 def test_the_best_heatmap_leads_to_the_optimum_at_once() -> None:
+    print(f"optimal: {gap('optimal'):.3f} %, none: {gap('none'):.3f} % after {KICKS} kicks")
     assert gap("optimal") < 0.2 < gap("none")
     assert gap("optimal", candidates=3) < 0.05
     assert gap("optimal", method="greedy") < 0.4 * gap("none", method="greedy")
@@ -57,8 +58,8 @@ def test_the_best_heatmap_leads_to_the_optimum_at_once() -> None:
 @pytest.mark.parametrize("kind", ["prior", "softdist", "zero", "random", "inverted"])
 def test_no_heatmap_does_much_harm(kind) -> None:
     """Candidates are never those of the heatmap alone."""
-    more = {"max_iterations": 4000}
-    print(f"{kind}: {gap(kind):.3f} % after {KICKS} kicks, {gap(kind, **more):.3f} % after ten times as many")
+    more = {"max_iterations": 600}
+    print(f"{kind}: {gap(kind):.3f} % after {KICKS} kicks, {gap(kind, **more):.3f} % after 600")
     assert gap(kind, **more) < gap("none", **more) + 0.3
 
 

@@ -71,13 +71,13 @@ def test_explicit_distances_are_the_same_problem(coords, seed) -> None:
 
 @pytest.mark.parametrize("n", [100, 400, 1000])
 def test_circle(n) -> None:
-    found = tsp.solve(circle(n), max_iterations=20 * n, seed=0)
+    found = tsp.solve(circle(n), max_iterations=4 * n, seed=0)
     assert float(found.lengths) == pytest.approx(2 * n * np.sin(np.pi / n), rel=1e-12)
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(10, 10), (10, 21), (20, 25)])
 def test_even_lattice(rows, columns) -> None:
-    found = tsp.solve(lattice(rows, columns), max_iterations=40 * rows * columns, seed=0)
+    found = tsp.solve(lattice(rows, columns), max_iterations=10 * rows * columns, seed=0)
     assert float(found.lengths) == rows * columns
 
 

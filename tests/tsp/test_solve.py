@@ -15,6 +15,7 @@ from tsp.instances import BEST_KNOWN, distances, summed, uniform
 
 MANY = uniform(60, 5)
 ONE = uniform(200, 1)[0]
+LARGE = uniform(500, 1)[0]  # of which a few kicks do not find the shortest tour
 
 
 def tours(coords=MANY, **options):
@@ -99,32 +100,32 @@ def test_threads_change_nothing(method, trajectories) -> None:
 
 def test_neither_do_slices(monkeypatch) -> None:
     """Whatever the clock says; with a budget that is spent in several stages."""
-    coords = uniform(500, 2)
-    first = tours(coords, max_iterations=8000)
-    assert torch.equal(first, tours(coords, max_iterations=8000, threads=2))
+    coords = uniform(200, 2)
+    first = tours(coords, max_iterations=2000)
+    assert torch.equal(first, tours(coords, max_iterations=2000, threads=2))
     monkeypatch.setattr(_drive, "SLICE", 0.001)
-    assert torch.equal(first, tours(coords, max_iterations=8000))
+    assert torch.equal(first, tours(coords, max_iterations=2000))
 
 
 def test_seeds_matter() -> None:
-    large = uniform(500, 1)[0]
-    runs = [tours(large, seed=seed).tolist() for seed in (0, 1, None, None)]
+    runs = [tours(LARGE, seed=seed, max_iterations=50).tolist() for seed in (0, 1, None, None)]
     assert len({tuple(run) for run in runs}) == 4
 
 
 def test_instances_and_trajectories_have_streams_of_their_own() -> None:
-    twice = tours(np.stack([ONE, ONE]), max_iterations=50)
+    twice = tours(np.stack([LARGE, LARGE]), max_iterations=50)
     assert not torch.equal(twice[0], twice[1])
-    assert float(tsp.solve(ONE, seed=0, max_iterations=50, trajectories=8).lengths) < float(
-        tsp.solve(ONE, seed=0, max_iterations=50).lengths
-    )
+    one, eight = (tsp.solve(LARGE, seed=0, max_iterations=50, trajectories=p).lengths for p in (1, 8))
+    assert float(eight) < float(one)
 
 
 def test_a_stream_state_is_used_up() -> None:
     state = PhiloxState(0)
-    first, second = tours(ONE, seed=state), tours(ONE, seed=state)
+    few = {"max_iterations": 50}
+    first, second = tours(LARGE, seed=state, **few), tours(LARGE, seed=state, **few)
     assert state.offset == 2 and not torch.equal(first, second)
-    assert torch.equal(first, tours(ONE, seed=0)) and torch.equal(second, tours(ONE, seed=PhiloxState(0, 1)))
+    assert torch.equal(first, tours(LARGE, seed=0, **few))
+    assert torch.equal(second, tours(LARGE, seed=PhiloxState(0, 1), **few))
 
 
 # -- limits and starts ---------------------------------------------------------------------------------------
@@ -138,9 +139,9 @@ def test_iterations_are_counted() -> None:
 
 
 def test_more_iterations_find_shorter_tours() -> None:
-    lengths = [float(tsp.solve(ONE, max_iterations=k, seed=0).lengths) for k in (0, 300, 10_000)]
+    lengths = [float(tsp.solve(LARGE, max_iterations=k, seed=0).lengths) for k in (0, 50, 2000)]
     assert lengths[0] > lengths[1] > lengths[2]
-    assert lengths[2] < 1.01 * BEST_KNOWN[200][0]
+    assert lengths[2] < 1.01 * BEST_KNOWN[500][0]
 
 
 def test_time_ends_it() -> None:
