@@ -11,11 +11,14 @@ from encoding_quality import ARMS, CUBIC, TASKS, entries, main, options_of
 
 @pytest.mark.parametrize("n", TASKS)
 def test_equal_parameters(n):
-    """At most as many as the cubic grid and nearly so; the control has the growth of what it controls."""
+    """At most as many as the cubic grid, and not far fewer: dense levels grow in jumps.
+
+    The control has the growth of what it controls.
+    """
     for table in TASKS[n].tables:
         cubic = entries(n, CUBIC, options_of(n, table, CUBIC))
         for arm in ("axis, equal parameters", "density, equal parameters"):
-            assert 0.9 * cubic <= entries(n, arm, options_of(n, table, arm)) <= cubic
+            assert 0.85 * cubic <= entries(n, arm, options_of(n, table, arm)) <= cubic
         same = options_of(n, table, "axis, equal parameters")["per_level_scale"]
         assert options_of(n, table, "cubic, growth of axis")["per_level_scale"] == same
 
@@ -45,7 +48,7 @@ def test_a_small_study(tmp_path, capsys, monkeypatch):
     ]  # fmt: skip
     gaps = [runs[i + 1]["psnr"] - runs[i]["psnr"] for i in (0, 2)]
     error = abs(gaps[0] - gaps[1]) / 2  # of the mean of two
-    assert f"| {sum(gaps) / 2:+.2f} ± {error:.2f} |" in table and table.count("| density |") == 1
+    assert f"| {sum(gaps) / 2:+.2f} ± {error:.2f} (" in table and "| 2 | 2^8 | 2 |" in table
     assert fit(2, 8, "density", 101, 0.02, 2)["psnr"] == runs[3]["psnr"]
     before = path.read_text()
     main([*command, "--report", "--arms", *ARMS])

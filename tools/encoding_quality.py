@@ -83,9 +83,9 @@ class Task:
 
 
 TASKS = {
-    2: Task("image", picture, 400, 8, 8, 1.5, (10, 12)),
-    3: Task("volume", volume, 300, 6, 4, 1.6, (12, 14)),
-    4: Task("moving volume", moving_volume, 200, 5, 3, 1.5, (12, 14)),
+    2: Task("image", picture, 400, 8, 8, 1.5, (10, 12, 14)),
+    3: Task("volume", volume, 300, 6, 4, 1.6, (12, 14, 16)),
+    4: Task("moving volume", moving_volume, 200, 5, 3, 1.5, (12, 14, 16)),
 }
 
 
@@ -179,30 +179,41 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 
 
 def report(runs: list[dict[str, Any]]) -> str:
-    """Return the tables: PSNR of each arm, and its difference to the cubic grid over the seeds of both."""
+    """Return a table for each learning rate and length of training."""
+    settings = sorted({(run["rate"], run["steps"] / TASKS[run["n"]].steps) for run in runs})
     parts = []
-    for rate, steps in sorted({(run["rate"], run["steps"] / TASKS[run["n"]].steps) for run in runs}):
-        some = [r for r in runs if (r["rate"], r["steps"] / TASKS[r["n"]].steps) == (rate, steps)]
-        found = {key(run): run for run in some}
-        parts.append(f"Learning rate {rate:g}" + (f", {steps:g} of the steps" if steps != 1 else "") + ":\n")
-        parts.append("| n | table | encoding | parameters | growth | seeds | PSNR, dB | against cubic, dB |")
-        parts.append("|---|---|---|---|---|---|---|---|")
-        for n, table in sorted({(run["n"], run["log2_table"]) for run in some}):
-            for arm in ARMS:
-                mine = [r for r in some if (r["n"], r["log2_table"], r["arm"]) == (n, table, arm)]
-                if not mine:
-                    continue
-                peers = [found.get(key(run | {"arm": CUBIC})) for run in mine]
-                pairs = [r["psnr"] - p["psnr"] for r, p in zip(mine, peers, strict=True) if p is not None]
-                against = (
-                    "" if arm == CUBIC or not pairs else "{:+.2f} ± {:.2f}".format(*mean_and_error(pairs))
-                )
-                level = "{:.2f} ± {:.2f}".format(*mean_and_error([run["psnr"] for run in mine]))
-                first = mine[0]
-                cells = [n, f"2^{table}", arm, first["parameters"], f"{first['growth']:.3g}", len(mine)]
-                parts.append("| " + " | ".join(map(str, [*cells, level, against])) + " |")
-        parts.append("")
+    for rate, share in settings:
+        some = [run for run in runs if (run["rate"], run["steps"] / TASKS[run["n"]].steps) == (rate, share)]
+        title = f"Learning rate {rate:g}" + (f", {share:g} of the steps" if share != 1 else "")
+        parts.append(f"{title}:\n\n{table_of(some)}\n")
     return "\n".join(parts)
+
+
+def table_of(runs: list[dict[str, Any]]) -> str:
+    """Return the PSNR of the cubic grid and what others have more, in dB, over the seeds that both ran.
+
+    In brackets: thousands of parameters, and the growth of the resolution where it is not the task's.
+    """
+    found = {key(run): run for run in runs}
+    lines = ["| n | entries | seeds | " + " | ".join(ARMS) + " |", "|---" * (3 + len(ARMS)) + "|"]
+    for n, table in sorted({(run["n"], run["log2_table"]) for run in runs}):
+        cells = []
+        for arm in ARMS:
+            mine = [run for run in runs if (run["n"], run["log2_table"], run["arm"]) == (n, table, arm)]
+            pairs = [
+                (run, found[key(run | {"arm": CUBIC})]) for run in mine if key(run | {"arm": CUBIC}) in found
+            ]
+            if not pairs:
+                cells.append("")
+                continue
+            gain = [run["psnr"] - (0 if arm == CUBIC else peer["psnr"]) for run, peer in pairs]
+            middle, error = mean_and_error(gain)
+            size, growth = pairs[0][0]["parameters"] / 1000, pairs[0][0]["growth"]
+            about = f"{size:.1f}" + (f", {growth:.2f}" if growth != TASKS[n].per_level_scale else "")
+            cells.append(f"{middle:{'' if arm == CUBIC else '+'}.2f} ± {error:.2f} ({about})")
+        seeds = len({run["seed"] for run in runs if (run["n"], run["log2_table"]) == (n, table)})
+        lines.append(f"| {n} | 2^{table} | {seeds} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def arguments(given: Sequence[str] | None) -> argparse.Namespace:
