@@ -1,18 +1,19 @@
 #include <chrono>
 #include <cmath>
 #include <numeric>
+#include <stdexcept>
 #include <utility>
 
 #include "tsp/build_problem.h"
 #include "tsp/greedy.h"
 #include "tsp/mcts.h"
-
-// GCC 12 takes the undefined operands inside its own AVX-512 intrinsics for a mistake.
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#pragma GCC diagnostic ignored "-Wuninitialized"
 #include "tsp/mcts_chain.h"
 #include "tsp/mcts_random_state.h"
 #include "tsp/mcts_tour.h"
+
+// GCC 12 takes the undefined operands inside its own AVX-512 intrinsics for mistakes.
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
 
 namespace fd::tsp {
 
@@ -275,6 +276,9 @@ class MctsEngine final : public MctsSearch::Engine {
 
 MctsSearch::MctsSearch(const Problem& problem, const HeatLists& heat, const MctsOptions& options,
                        const std::vector<City>& start) {
+    if (problem.n < 5) throw std::invalid_argument("this search needs at least 5 cities");
+    if (options.max_candidates < 1 || options.max_depth < 1)
+        throw std::invalid_argument("max_candidates and max_depth must be at least 1");
     const auto begin = Clock::now();
     engine_ = problem.with_distance([&](auto distance) -> std::unique_ptr<Engine> {
         return std::make_unique<MctsEngine<decltype(distance)>>(problem, heat, options, start, distance);

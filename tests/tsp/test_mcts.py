@@ -230,6 +230,15 @@ def test_settings_are_checked(option, error):
         MCTSConfig(**option)
 
 
+def test_what_the_search_itself_refuses():
+    x, _ = instance()
+    with pytest.raises(ValueError, match="5 cities"):
+        _host.MctsSearch(_host.TourProblem(coords=x[:4]))
+    for option in ("max_candidates", "max_depth"):
+        with pytest.raises(ValueError, match=option):
+            _host.MctsSearch(_host.TourProblem(coords=x), **{option: 0})
+
+
 def test_tuned_settings_of_other_sizes():
     def tuned(n, **options):
         c = MCTSConfig.tuned(n, **options)
