@@ -223,6 +223,19 @@ FD_TEST(matrices) {
     }
 }
 
+FD_TEST(negative_lengths) {
+    Problem random = random_matrix(30, 1000, 8);
+    for (Edge& length : random.matrix) length -= 500;
+    for (City a = 0; a < 30; ++a) random.matrix[a * 31] = 0;
+    list_candidates(random, 8);
+    const auto tour = greedy_tour(random);
+    const Edge least = *std::min_element(random.matrix.begin(), random.matrix.end());
+    const Matrix distance{random.matrix.data(), 30};
+    bool has_least = false;
+    for (City i = 0; i < 30; ++i) has_least |= distance(tour[i], tour[(i + 1) % 30]) == least;
+    EXPECT(least < 0 && has_least && length_of(random, tour) < 30 * -300);
+}
+
 FD_TEST(depot) {
     BuildOptions options;
     options.open = true;
