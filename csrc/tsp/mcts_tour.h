@@ -15,7 +15,6 @@ class DirectedTour {
 
     int32_t size() const { return tour_.size(); }
     City next(City c) const { return mirrored_ ? tour_.previous(c) : tour_.next(c); }
-    City previous(City c) const { return mirrored_ ? tour_.next(c) : tour_.previous(c); }
     City at(int32_t place) const { return tour_.at(place); }
     int32_t place(City c) const { return tour_.place(c); }
 

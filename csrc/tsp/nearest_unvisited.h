@@ -34,8 +34,6 @@ class NearestUnvisited {
         for (int32_t k = leaves_ - 1; k > 0; --k) left_[k] = left_[2 * k] + left_[2 * k + 1];
     }
 
-    bool visited(City c) const { return visited_[c] != 0; }
-
     void visit(City c) {
         visited_[c] = 1;
         for (int32_t k = leaves_ + c / kRun; k > 0; k /= 2) --left_[k];
