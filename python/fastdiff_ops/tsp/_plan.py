@@ -103,7 +103,8 @@ class Plan:
             options |= {"heat_ids": self.heat.ids[b], "heat": self.heat.weights[b], "max_actions": iterations}
             options |= self.config.host_options(self.instances.n)
             return HostSearch(problem, _host.MctsSearch(problem.host, **options))
-        options |= {"segment": self.config.segment, "hot": self.config.hot, "cold": self.config.cold}
+        settings = {"segment": self.config.segment, "hot": self.config.hot, "cold": self.config.cold}
+        options |= {name: value for name, value in settings.items() if value is not None}
         return HostSearch(problem, _host.IlsSearch(problem.host, max_kicks=iterations, **options))
 
     def measure(self, b: int, order: NDArray[np.int32]) -> float:
