@@ -15,7 +15,7 @@ struct IlsOptions {
     uint32_t instance = 0, trajectory = 0;
     double time_limit = std::numeric_limits<double>::infinity();  // seconds inside the constructor and run()
     int64_t max_kicks = -1;    // -1 = only the clock counts; otherwise the schedule follows the kicks alone
-    int32_t segment = 50;      // longest segment that a kick moves
+    int32_t segment = 0;       // longest segment that a kick moves; 0 = chosen from the budget
     double hot = 0, cold = 0;  // temperatures in mean edge lengths; 0 = chosen from the budget
     bool recombine = true;     // where the budget allows it, search many times and combine (evolve.h)
 };

@@ -23,6 +23,15 @@ int32_t below(uint32_t word, int32_t range) {
     return static_cast<int32_t>(static_cast<uint64_t>(word) * static_cast<uint32_t>(range) >> 32);
 }
 
+constexpr double kSecondsPerKick = 60e-6;  // roughly: only the length of segments depends on it
+
+int32_t longest_segment(const IlsOptions& options, City n) {
+    if (options.segment > 0) return options.segment;
+    const double kicks = options.max_kicks >= 0 ? static_cast<double>(options.max_kicks)
+                                                : options.time_limit / kSecondsPerKick;
+    return segment_for(kicks / n);
+}
+
 template <class Distance>
 class IlsEngine final : public IlsSearch::Engine {
   public:
@@ -32,7 +41,7 @@ class IlsEngine final : public IlsSearch::Engine {
           problem_(problem),
           distance_(distance),
           n_(problem.n),
-          segment_(std::clamp<int32_t>(options.segment, 1, n_ / 4 - 1)),
+          segment_(std::clamp(longest_segment(options, n_), 1, n_ / 4 - 1)),
           near_(problem.candidates),
           tour_(start),
           journal_(tour_),

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 
 namespace fd::tsp {
 
@@ -19,5 +20,8 @@ inline Temperatures temperatures_for(double kicks_per_city) {
     const double hot = std::clamp(0.2 * (1 + std::log10(std::max(0.1, kicks_per_city))), 0.05, 1.0);
     return {hot, hot / 10};
 }
+
+// Longer segments leave more to repair, and find more: worth it where every city gets several kicks.
+inline int32_t segment_for(double kicks_per_city) { return kicks_per_city >= 3 ? 100 : 50; }
 
 }  // namespace fd::tsp

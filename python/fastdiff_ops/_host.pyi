@@ -19,7 +19,7 @@ class TourProblem:
         fixed: NDArray[int32] | None = None,
         heat_ids: NDArray[int32] | None = None,
         heat: NDArray[float32] | None = None,
-        candidates: int = 8,
+        candidates: int | None = None,
         alpha: bool | None = None,
         seconds: float | None = None,
     ) -> None:
@@ -53,7 +53,7 @@ class IlsSearch:
         time_limit: float | None = None,
         max_kicks: int | None = None,
         *,
-        segment: int = 50,
+        segment: int | None = None,
         hot: float | None = None,
         cold: float | None = None,
     ) -> None: ...

@@ -13,6 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fastdiff_ops.ops.tour_search import SEGMENT
+
 from ._drive import Driver, Job, Progress
 from ._plan import Plan
 from .config import ILSConfig
@@ -112,7 +114,7 @@ def _begin(plan: Plan, driver: Driver, device: torch.device) -> DeviceSearch:
         seed=plan.key,
         max_kicks=None if limits.max_iterations == math.inf else int(limits.max_iterations),
         time_limit=None if left == math.inf else max(left, 1e-3),
-        segment=config.segment,
+        segment=SEGMENT if config.segment is None else config.segment,
         hot=config.hot,
         cold=config.cold,
     )

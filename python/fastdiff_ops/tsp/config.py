@@ -13,8 +13,8 @@ class ILSConfig:
 
     Attributes
     ----------
-    segment : int
-        Cities that a kick moves at most, in each of two neighbouring segments.
+    segment : int, optional
+        The most cities of each of a kick's three segments. Default: chosen from the budget per city.
     hot, cold : float, optional
         Temperatures at the start and at the end of the run, in mean edge lengths of the first local optimum:
         by about so much a tour may become longer by one kick. Default: chosen from the budget per city.
@@ -28,13 +28,14 @@ class ILSConfig:
         If a setting is out of range.
     """
 
-    segment: int = 50
+    segment: int | None = None
     hot: float | None = None
     cold: float | None = None
     alpha: bool | None = None
 
     def __post_init__(self) -> None:
-        check_count("segment", self.segment, 1)
+        if self.segment is not None:
+            check_count("segment", self.segment, 1)
         for name in ("hot", "cold"):
             if getattr(self, name) is not None:
                 check_positive(**{name: getattr(self, name)})
