@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <numeric>
@@ -14,19 +15,20 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr int32_t kMostTours = 300, kFewestTours = 12;
+constexpr int32_t kMostTours = 300, kFewestTours = 10;
 constexpr size_t kMostChildren = 30;       // of a pair in one generation
-constexpr double kSecondsPerKick = 25e-6;  // roughly: only sizes of populations depend on it
+constexpr double kSecondsPerKick = 70e-6;  // roughly: it decides where a population begins to pay
+constexpr double kDescent = 0.03;          // what a first descent takes, in kicks per city
 
-// Kicks per city, spent on each tour of a population for so many in all.
-double founding_kicks(double budget) { return std::clamp(budget / 100, 0.05, 1.0); }
-double descent_kicks() { return 0.05; }  // what the first descent takes, in kicks per city
+// Kicks per city, spent on each tour of a population for so many in all. Few: two tours that descended from
+// different starts teach more than one that was improved at length.
+double founding_kicks(double budget) { return std::clamp(budget / 300, 0.01, 0.5); }
 
-// Tours of which the whole evolution takes `budget` kicks per city; fitted to 500 .. 10000 cities. Better
+// Tours of which the whole evolution takes `budget` kicks per city; fitted to 200 .. 10000 cities. Better
 // founders converge sooner, and larger tours take more generations.
 double affordable_tours(City n, double budget, double founding) {
-    const double mating = 0.35 * std::pow(n / 1000.0, 0.8) / (1 + 1.5 * founding);
-    return 0.85 * budget / (founding + descent_kicks() + mating);
+    const double mating = 0.067 * std::pow(n / 1000.0, 0.9) / (1 + 1.5 * founding);
+    return 0.7 * budget / (founding + kDescent + mating);
 }
 
 double kicks_per_city(City n, const IlsOptions& options) {
@@ -115,7 +117,7 @@ class Evolution final : public IlsSearch::Engine {
         double budget = std::numeric_limits<double>::infinity();
         if (options_.max_kicks >= 0) budget = static_cast<double>(options_.max_kicks) / n_;
         if (std::isfinite(options_.time_limit)) {
-            const double per_second = (founding + descent_kicks()) / std::max(founder_seconds, 1e-6);
+            const double per_second = (founding + kDescent) / std::max(founder_seconds, 1e-6);
             budget = std::min(budget, options_.time_limit * per_second);
         }
         wanted_ = static_cast<size_t>(
@@ -154,6 +156,41 @@ class Evolution final : public IlsSearch::Engine {
         for (size_t k = 1; k < entropy_.size(); ++k) entropy_[k] = -(k / all) * std::log(k / all);
         order_.clear();
         stalled_ = 0;
+        age_ = 0;
+        first_excess_ = excess();
+    }
+
+    double spent() const {
+        const double by_clock = state.elapsed / options_.time_limit;
+        if (options_.max_kicks < 0) return by_clock;
+        return std::max(by_clock, static_cast<double>(state.kicks) / static_cast<double>(options_.max_kicks));
+    }
+
+    // How much longer tours are than the shortest of them, in the mean.
+    double excess() const {
+        const Total shortest = *std::min_element(lengths_.begin(), lengths_.end());
+        const Total sum = std::accumulate(lengths_.begin(), lengths_.end(), Total{0});
+        return static_cast<double>(sum) /
+                   (static_cast<double>(shortest) * static_cast<double>(lengths_.size())) -
+               1;
+    }
+
+    // A population that is still wide when the budget ends is worth little. Going by how fast it has narrowed
+    // so far, the longest tours are given up where time will not suffice for all.
+    void keep_pace() {
+        constexpr double kNarrow = 3e-5;
+        constexpr size_t kLeast = 8;
+        const double now = excess(), cost = spent() - spent_before_;
+        if (++age_ < 3 || now <= kNarrow || now >= first_excess_ || tours_.size() <= kLeast) return;
+        const double generations = age_ * std::log(now / kNarrow) / std::log(first_excess_ / now);
+        if (cost * generations < 1 - spent()) return;
+        for (size_t dropped = 0; dropped < tours_.size() / 8 + 1; ++dropped) {
+            const auto longest = std::max_element(lengths_.begin(), lengths_.end()) - lengths_.begin();
+            count(tours_[longest], -1);
+            tours_.erase(tours_.begin() + longest);
+            lengths_.erase(lengths_.begin() + longest);
+        }
+        wanted_ = tours_.size();
     }
 
     void count(const std::vector<City>& tour, int32_t more) {
@@ -165,6 +202,7 @@ class Evolution final : public IlsSearch::Engine {
         order_.resize(tours_.size());
         std::iota(order_.begin(), order_.end(), 0);
         draws_.shuffle(order_);
+        spent_before_ = spent();
         first_ = tours_[order_[0]];
         mother_ = Tour(first_);
         turn_ = 0;
@@ -180,7 +218,11 @@ class Evolution final : public IlsSearch::Engine {
         if (++turn_ < order_.size()) return;
         order_.clear();
         stalled_ = changed_ ? 0 : stalled_ + 1;
-        if (stalled_ == 3) start_over();
+        if (stalled_ == 3) {
+            start_over();
+        } else {
+            keep_pace();
+        }
     }
 
     // Replaces a parent by its best child, if one is shorter.
@@ -253,7 +295,8 @@ class Evolution final : public IlsSearch::Engine {
     LocalDraws draws_{0};
     Tour mother_{first_};
     int64_t children_ = 0;
-    int32_t stalled_ = 0;
+    int32_t stalled_ = 0, age_ = 0;
+    double first_excess_ = 0, spent_before_ = 0;
     bool changed_ = false;
 };
 
