@@ -36,7 +36,7 @@ def exact(lengths: NDArray[np.float64]) -> float:
             for k in chosen:
                 rest = bits ^ (1 << k)
                 best[bits, k] = min(best[rest, j] + lengths[j, k] for j in chosen if j != k)
-    return min(best[(1 << (n - 1)) - 1, k] + lengths[k, n - 1] for k in range(n - 1))
+    return float(min(best[(1 << (n - 1)) - 1, k] + lengths[k, n - 1] for k in range(n - 1)))
 
 
 @pytest.mark.parametrize("open_path", [False, True])
