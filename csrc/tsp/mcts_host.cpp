@@ -123,6 +123,7 @@ class MctsEngine final : public MctsSearch::Engine {
                 if (random_state_.extend(kCitiesAtOnce, distance_)) {
                     tour_ = DirectedTour(random_state_.order());
                     state.length = length_of_tour();
+                    shorten(0);  // a state that nothing improves counts, too
                     phase_ = Phase::descent;
                 }
                 return kCitiesAtOnce * (20 + 8 * edges_.most_groups());

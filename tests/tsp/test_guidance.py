@@ -71,3 +71,8 @@ def test_the_published_search_needs_its_prior() -> None:
     gaps = {kind: gap(kind, "mcts", max_iterations=3000) for kind in ("prior", "softdist", "random")}
     print({kind: round(value, 3) for kind, value in gaps.items()})
     assert max(gaps["prior"], gaps["softdist"]) < 5 < gaps["random"]
+
+
+def test_the_published_search_returns_a_random_state_that_nothing_improves() -> None:
+    """With all heat on the optimal edges the first state is the optimum."""
+    assert gap("optimal", "mcts", max_iterations=500) < 0.5
