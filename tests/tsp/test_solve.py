@@ -176,12 +176,13 @@ def test_a_start_is_not_given_up_for_what_rounding_makes_shorter(monkeypatch) ->
 
 def test_a_result_goes_on() -> None:
     """With the same seed, but not with the same random numbers."""
-    first = tsp.solve(MANY, max_iterations=100, seed=0)
-    second = tsp.solve(MANY, max_iterations=100, seed=0, init=first)
-    third = tsp.solve(MANY, max_iterations=100, seed=0, init=second)
+    coords = uniform(500, 2)
+    first = tsp.solve(coords, max_iterations=30, seed=0)
+    second = tsp.solve(coords, max_iterations=30, seed=0, init=first)
+    third = tsp.solve(coords, max_iterations=30, seed=0, init=second)
     assert [r.stats.runs for r in (first, second, third)] == [1, 2, 3]
     assert bool((second.lengths <= first.lengths).all()) and bool((third.lengths <= second.lengths).all())
-    again = tsp.solve(MANY, max_iterations=100, seed=0, init=first.tours)
+    again = tsp.solve(coords, max_iterations=30, seed=0, init=first.tours)
     assert not torch.equal(again.tours, second.tours)
 
 

@@ -25,6 +25,7 @@ from .route import Route
 
 SECONDS_PER_ITERATION: Final = 1e-5  # about; by the clock a result would depend on the machine
 LONG: Final = 60.0
+ROOMY: Final = 8  # candidates: fewer leave no room beside the edges of a wrong heatmap
 
 
 @dataclass
@@ -70,8 +71,11 @@ class Plan:
 
     def problem(self, b: int, seconds: float) -> Problem:
         """Build an instance's problem for a search of so many seconds."""
-        options = {} if self.candidates is None else {"candidates": self.candidates}
         heat = None if isinstance(self.config, MCTSConfig) else self.heat
+        candidates = self.candidates
+        if candidates is None and heat is not None:
+            candidates = ROOMY
+        options = {} if candidates is None else {"candidates": candidates}
         alpha = self.config.alpha if isinstance(self.config, ILSConfig) and self.method == "ils" else False
         if self.limits.gap >= 0 and np.isnan(self.limits.targets[b]):
             alpha = True  # which estimates a bound

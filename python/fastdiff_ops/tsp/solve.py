@@ -94,8 +94,8 @@ def solve(
     threads : int, optional
         Default `torch.get_num_threads()`. Instances and trajectories are spread over them.
     candidates : int, optional
-        Neighbours of a city that new edges of `ils` lead to. Default: chosen by the search, by how good it
-        knows them to be. With a heatmap of a good model 5 do.
+        Neighbours of a city that new edges of `ils` lead to. Default: chosen by the search; with a heatmap
+        8, so that a wrong one does no harm. With that of a good model 5 do.
     init : int Tensor or ndarray [N] or [B, N], or TSPResult, optional
         Tours to start from. A result goes on where it ended, with fresh random numbers for the same seed.
     config : ILSConfig or MCTSConfig, optional
