@@ -72,6 +72,8 @@ class Plan:
     def problem(self, b: int, seconds: float) -> Problem:
         """Build an instance's problem for a search of so many seconds."""
         heat = None if isinstance(self.config, MCTSConfig) else self.heat
+        if heat is not None and heat.rows_without_heat[b] == self.instances.n:
+            heat = None
         candidates = self.candidates
         if candidates is None and heat is not None:
             candidates = ROOMY
