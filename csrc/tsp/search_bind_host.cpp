@@ -16,6 +16,7 @@
 #include "tsp/greedy.h"
 #include "tsp/ils.h"
 #include "tsp/mcts.h"
+#include "tsp/recombine.h"
 #include "tsp/search_bind.h"
 
 namespace py = pybind11;
@@ -255,6 +256,17 @@ void bind_search(py::module_& m) {
         .def("greedy", [](const TourProblem& p) { return p.original(p.greedy()); })
         .def("tour_length",
              [](const TourProblem& p, const Order& order) { return p.length(p.numbered(order)); })
+        .def("recombine",
+             [](const TourProblem& p, const std::vector<Order>& tours) {
+                 std::vector<std::vector<City>> cities;
+                 for (const Order& tour : tours) cities.push_back(p.numbered(tour));
+                 std::vector<City> child;
+                 {
+                     py::gil_scoped_release release;
+                     child = recombine(p.problem, cities);
+                 }
+                 return p.original(std::move(child));
+             })
         .def("optimise", [](const TourProblem& p, const Order& order) {
             IlsOptions options;
             options.max_kicks = 0;

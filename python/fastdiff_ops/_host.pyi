@@ -39,6 +39,9 @@ class TourProblem:
     def candidate_ids(self) -> NDArray[int32]: ...
     def greedy(self) -> NDArray[int32]: ...
     def tour_length(self, order: NDArray[int32]) -> int: ...
+    def recombine(self, tours: list[NDArray[int32]]) -> NDArray[int32]:
+        """The shortest of the tours with the better parts of the others: never longer."""
+
     def optimise(self, order: NDArray[int32]) -> NDArray[int32]:
         """Descend to a local optimum."""
 
