@@ -99,7 +99,7 @@ def draw_curves(
             values = np.maximum(values, floor)
         style: dict[str, Any] = {"color": _COLOURS[k % len(_COLOURS)], "label": name, "linewidth": 1.6}
         if steps:
-            ax.step(seconds, values, where="post", **style)
+            ax.step(seconds, values, where="post", marker=".", **style)
         else:
             ax.plot(seconds, values, marker=_MARKERS[k % len(_MARKERS)], markersize=5.5, **style)
     ax.set_xscale("log")

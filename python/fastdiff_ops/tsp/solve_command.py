@@ -170,7 +170,7 @@ def _write(args: argparse.Namespace, solutions: list[Solution]) -> None:
         first = solutions[0]
         draw_tour(args.plot, first.problem.points, first.tour, title=first.line())  # type: ignore[arg-type]
     if args.curve is not None:
-        curves = {s.problem.instance.name: s.history for s in solutions}
+        curves = {s.problem.instance.name: [*s.history, (s.seconds, s.length)] for s in solutions}
         draw_curves(args.curve, curves, ylabel="length of the best tour", title=f"method {args.method}")
     if args.json:
         with_tours = args.out is None
