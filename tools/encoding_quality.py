@@ -166,7 +166,7 @@ def write(path: Path, runs: list[dict[str, Any]]) -> None:
     """Replace the file, a run a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     machine = {"processor": platform.processor() or platform.machine(), "torch": torch.__version__}
-    lines = ",\n".join(json.dumps(run) for run in runs)
+    lines = ",\n".join(json.dumps(run, separators=(",", ":")) for run in runs)
     part = path.with_suffix(".part")
     part.write_text(f'{{"machine": {json.dumps(machine)},\n"runs": [\n{lines}\n]}}\n')
     os.replace(part, path)
@@ -210,7 +210,8 @@ def table_of(runs: list[dict[str, Any]]) -> str:
             middle, error = mean_and_error(gain)
             size, growth = pairs[0][0]["parameters"] / 1000, pairs[0][0]["growth"]
             about = f"{size:.1f}" + (f", {growth:.2f}" if growth != TASKS[n].per_level_scale else "")
-            cells.append(f"{middle:{'' if arm == CUBIC else '+'}.2f} ± {error:.2f} ({about})")
+            spread = f" ± {error:.2f}" if len(gain) > 1 else ""
+            cells.append(f"{middle:{'' if arm == CUBIC else '+'}.2f}{spread} ({about})")
         seeds = len({run["seed"] for run in runs if (run["n"], run["log2_table"]) == (n, table)})
         lines.append(f"| {n} | 2^{table} | {seeds} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
