@@ -4,8 +4,8 @@ from __future__ import annotations
 
 __all__ = ["OPTIMA"]
 
-# dsj1000 is that of the distributed file, CEIL_2D. linhp318 is published as a path of 41345 between the ends of
-# a fixed edge of 3869, over which a tour goes, too.
+# dsj1000 is that of the distributed file, CEIL_2D. linhp318 is published as a path of 41345 between the ends
+# of a fixed edge of 3869, over which a tour goes, too.
 _TEXT = """
 a280 2579 ali535 202339 att48 10628 att532 27686 bayg29 1610 bays29 2020 berlin52 7542 bier127 118282
 brazil58 25395 brd14051 469385 brg180 1950 burma14 3323 ch130 6110 ch150 6528 d198 15780 d493 35002
