@@ -66,7 +66,9 @@ class IlsEngine final : public IlsSearch::Engine {
         };
         if (descended_ || descend(time_left)) kick_on(time_left);
         time_left();
-        state.finished = state.elapsed >= options_.time_limit || state.kicks == options_.max_kicks;
+        const bool kicked =
+            descended_ && state.kicks == options_.max_kicks;  // no kicks: the descent is the search
+        state.finished = state.elapsed >= options_.time_limit || kicked;
         return state.finished;
     }
 

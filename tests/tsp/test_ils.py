@@ -67,6 +67,17 @@ def test_where_slices_end_changes_nothing() -> None:
     assert (sliced.kicks, sliced.accepted) == (whole.kicks, whole.accepted)
 
 
+def test_a_search_without_kicks_ends_with_its_descent() -> None:
+    problem = _host.TourProblem(coords=points(20_000))
+    whole = searched(problem, max_kicks=0)
+    sliced = _host.IlsSearch(problem, max_kicks=0)
+    slices = 1
+    while not sliced.run(1e-4):
+        slices += 1
+    assert slices > 2
+    assert sliced.best_length == whole.best_length == whole.first_local_optimum
+
+
 def test_an_interrupted_descent_has_a_tour() -> None:
     problem = _host.TourProblem(coords=points(5000))
     search = _host.IlsSearch(problem, max_kicks=10**9)
