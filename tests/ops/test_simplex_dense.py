@@ -75,7 +75,7 @@ def test_a_numbering_too_small_is_noticed(monkeypatch):
 
 @pytest.mark.parametrize(("n", "most"), [(2, 1.25), (3, 1.4), (4, 1.6)])
 def test_few_numbers_are_idle(n, most):
-    """At scale 4 and no shift; the formula that suffices at every scale takes 1.9, 2.4 and 2.9 times the vertices."""
+    """At scale 4; the formula that suffices at every scale takes 1.9, 2.4 and 2.9 times the vertices."""
     shift = np.zeros(n)
     vertices = reached(n, 4.0, shift, cube(n, 100_000, np.random.default_rng(0)))
     assert smallest_numbering(n, 4.0, 0.0).vertices <= most * len(vertices)
