@@ -116,7 +116,7 @@ def test_interruption_writes_the_best_tour(monkeypatch: pytest.MonkeyPatch) -> N
 def test_settings(capsys: pytest.CaptureFixture[str]) -> None:
     write("x.txt", n=200)
     tours = []
-    for settings in ("{}", '{"segment": 3}', '{"segment": 50}'):
+    for settings in ("{}", '{"segment": 3}', '{"segment": null}'):
         Path("s.json").write_text(settings)
         assert main(["tsp", "solve", "x.txt", "--iterations", "50", "--config", "s.json", "--json"]) == 0
         tours.append(printed(capsys)[0]["tour"])
