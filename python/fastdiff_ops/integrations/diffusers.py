@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.schedulers.scheduling_utils import KarrasDiffusionSchedulers, SchedulerMixin, SchedulerOutput
+from diffusers.schedulers.scheduling_utils import (
+    SCHEDULER_CONFIG_NAME,
+    KarrasDiffusionSchedulers,
+    SchedulerMixin,
+    SchedulerOutput,
+)
 from torch import Tensor
 
 from fastdiff_ops.ops.random import PhiloxState, make_rng, resolve_seed
@@ -28,7 +33,7 @@ _REQUESTS = 16  # that one scheduler remembers
 Generators = torch.Generator | Sequence[torch.Generator] | None
 
 
-class FastDiffScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
+class FastDiffScheduler(SchedulerMixin, ConfigMixin):
     r"""A solver of `fastdiff_ops.solvers` in place of a diffusers scheduler.
 
     Parameters
@@ -79,6 +84,7 @@ base_image_seq_len, max_image_seq_len
     """
 
     _compatibles = [e.name for e in KarrasDiffusionSchedulers] + ["FlowMatchEulerDiscreteScheduler"]
+    config_name = SCHEDULER_CONFIG_NAME
     order = 1
 
     @register_to_config
