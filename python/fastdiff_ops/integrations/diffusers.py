@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.schedulers.scheduling_utils import (
-    SCHEDULER_CONFIG_NAME,
     KarrasDiffusionSchedulers,
     SchedulerMixin,
     SchedulerOutput,
@@ -84,7 +83,6 @@ base_image_seq_len, max_image_seq_len
     """
 
     _compatibles = [e.name for e in KarrasDiffusionSchedulers] + ["FlowMatchEulerDiscreteScheduler"]
-    config_name = SCHEDULER_CONFIG_NAME
     order = 1
 
     @register_to_config
