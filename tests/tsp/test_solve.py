@@ -277,3 +277,14 @@ def test_progress(capsys, options, expected) -> None:
     assert expected in shown and "length 10." in shown
     tsp.solve(ONE, seed=0, max_iterations=5)
     assert capsys.readouterr().err == ""
+
+
+def test_trajectories_share_their_better_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    coords = uniform(400, 2)
+    options = {"trajectories": 4, "max_iterations": 60, "seed": 0}
+    together = tsp.solve(coords, threads=2, **options)
+    assert torch.equal(together.tours, tsp.solve(coords, threads=1, **options).tours)
+    assert bool(tsp.is_tour(together.tours).all())
+    monkeypatch.setattr("fastdiff_ops.tsp._plan.Plan._combined", lambda plan, jobs: [])
+    best = tsp.solve(coords, **options)
+    assert bool((together.lengths <= best.lengths).all()) and bool((together.lengths < best.lengths).any())

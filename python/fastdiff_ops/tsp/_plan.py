@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -42,6 +42,7 @@ class Plan:
     key: int
     trajectories: int
     limits: Limits
+    _several: dict[int, Problem] = field(default_factory=dict)  # problems whose tours are combined at the end
 
     def jobs(self) -> list[Job]:
         """Return the searches, instance by instance."""
@@ -52,10 +53,14 @@ class Plan:
                 jobs.append(Job(b, partial(self._begin, shared, b, p), partial(self.measure, b)))
         return jobs
 
-    def best_tours(self, jobs: list[Job]) -> Tensor:
-        """Return the shortest tour of each instance, int64 [B, N]: of equally short ones the first."""
+    def best_tours(self, jobs: list[Job], *, combine: bool) -> Tensor:
+        """Return the shortest tour of each instance, int64 [B, N]: of equally short ones the first.
+
+        With `combine` the better parts of an instance's tours are put together first.
+        """
         instances, route = self.instances, self.route
         orders = [(job.instance, job.order) for job in jobs if job.order is not None]
+        orders += self._combined(jobs) if combine else []
         found = [(b, route.arrange(order.astype(np.int64))) for b, order in orders]
         if self.starts is not None:
             found += [(b, route.arrange(start.numpy())) for b, start in enumerate(self.starts)]
@@ -68,6 +73,13 @@ class Plan:
         order = np.lexsort((lengths.numpy(), which.numpy()))  # stable: of equal lengths the first stays first
         first = np.flatnonzero(np.diff(which.numpy()[order], prepend=-1))
         return tours[torch.from_numpy(order[first])]
+
+    def _combined(self, jobs: list[Job]) -> list[tuple[int, NDArray[np.int32]]]:
+        tours: dict[int, list[NDArray[np.int32]]] = {b: [] for b in self._several}
+        for job in jobs:
+            if job.instance in tours and job.order is not None:
+                tours[job.instance].append(job.order)
+        return [(b, self._several[b].host.recombine(each)) for b, each in tours.items() if len(each) > 1]
 
     def problem(self, b: int, seconds: float) -> Problem:
         """Build an instance's problem for a search of so many seconds."""
@@ -109,6 +121,8 @@ class Plan:
             options |= {"heat_ids": self.heat.ids[b], "heat": self.heat.weights[b], "max_actions": iterations}
             options |= self.config.host_options(self.instances.n)
             return HostSearch(problem, _host.MctsSearch(problem.host, **options))
+        if self.trajectories > 1:
+            self._several[b] = problem
         settings = {"segment": self.config.segment, "hot": self.config.hot, "cold": self.config.cold}
         options |= {name: value for name, value in settings.items() if value is not None}
         return HostSearch(problem, _host.IlsSearch(problem.host, max_kicks=iterations, **options))

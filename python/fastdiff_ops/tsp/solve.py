@@ -90,7 +90,7 @@ def solve(
     seed : int, torch.Generator, PhiloxState or None
         None draws one. Instance b, trajectory p reads a stream of its own.
     trajectories : int
-        Independent searches of each instance; the best counts.
+        Independent searches of each instance; the better parts of what `ils` finds are combined at the end.
     threads : int, optional
         Default `torch.get_num_threads()`. Instances and trajectories are spread over them.
     candidates : int, optional
@@ -201,7 +201,8 @@ def solve(
         report.show(stats)
     if method == "greedy" and not stats.interrupted:
         stats.stopped_by = "construction"
-    return _result(instances, route, plan.best_tours(jobs), stats, began, return_history, driver.histories)
+    tours = plan.best_tours(jobs, combine=not stats.interrupted)
+    return _result(instances, route, tours, stats, began, return_history, driver.histories)
 
 
 def _result(
