@@ -105,7 +105,7 @@ def test_table_of_solvers() -> None:
     schedule, n = schedules.VE(), 12
     for name, (_, evaluations, slots, _, _) in rows.items():
         table = make_table(name, schedule, default_timesteps(schedule, n, None))
-        assert len(table) == eval(evaluations.strip("`").replace("2n", "2 * n"), {"n": n}), name
+        assert len(table) == eval(re.sub(r"(\d)n", r"\1 * n", evaluations.strip("`")), {"n": n}), name
         assert table.n_hist == int(slots), name  # on other grids a weight may vanish
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,15 @@ def test_the_search_ends_at_the_optimum(capsys: pytest.CaptureFixture[str]) -> N
     assert report["gap_percent"] <= 1e-4
 
 
+@pytest.fixture
+def listening() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt, also where tests run in the background of a shell."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listening")
 def test_interruption_writes_the_best_tour(monkeypatch: pytest.MonkeyPatch) -> None:
     points = write("x.txt", n=200)[0]
 

@@ -30,8 +30,12 @@ PRELUDE = """
 def interrupted(program: str) -> dict:
     """Run a program, send SIGINT once it says that it is searching, and read its report."""
     code = textwrap.dedent(PRELUDE) + textwrap.dedent(program)
+
+    def listen() -> None:  # a test run in the background of a shell inherits deafness to SIGINT
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=os.environ
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=os.environ, preexec_fn=listen
     )
     assert process.stdout is not None
     try:
