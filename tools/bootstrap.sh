@@ -41,7 +41,7 @@ check_compiler() {
     header=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("include") + "/Python.h")')
     [ -e "$header" ] || die "Python's headers are missing ($header)" "Debian, Ubuntu: apt-get install python3-dev"
     command -v "$cxx" >/dev/null || die "no C++ compiler: '$cxx' was not found" \
-        "install g++ 11 or newer (Debian, Ubuntu: apt-get install g++), or name one: CXX=clang++ make"
+        "install g++ 11 or newer (Debian, Ubuntu: apt-get install g++), or name one: CXX=g++-12 make"
     scratch=$(mktemp -d)
     cat >"$scratch/probe.cpp" <<'CPP'
 #include <bit>
@@ -54,7 +54,7 @@ CPP
         head -5 "$scratch/log" >&2
         rm -r "$scratch"
         die "$cxx ($("$cxx" -dumpfullversion 2>/dev/null || echo 'version unknown')) does not compile C++20" \
-            "g++ 11, clang 14 or newer is needed; name one: CXX=g++-12 make"
+            "g++ 11 or newer is needed; name one: CXX=g++-12 make"
     fi
     rm -r "$scratch"
 }
