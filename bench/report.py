@@ -124,12 +124,10 @@ def update_aims(aims: Aims, updates: Cases, loops: Cases) -> None:
         of("1", middle, lambda c: c[SDE].info["ns_per_normal"]),
         False,
     )
-    # the noise costs half precision as much, whose deterministic step moves half the bytes
-    single_precision = [c for (t, d, s), c in updates.items() if (t, d, s) == ("1", "float32", middle)]
     aim(
-        f"SDE step over deterministic, {middle}, float32",
+        f"SDE step over deterministic, {middle}",
         2.6,
-        [lines[SDE].info["times_fused"] for lines in single_precision],
+        of("1", middle, lambda c: c[SDE].info["times_fused"]),
         False,
     )
     peer = "diffusers SDE"
