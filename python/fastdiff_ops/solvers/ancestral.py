@@ -7,7 +7,7 @@ rho = sigma / alpha, and rho_down^2 + rho_up^2 = rho_t^2.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -50,16 +50,7 @@ def dpm2(grid: Grid, ancestral: bool, *, eta: float = 0.0) -> Iterator[Call]:
     -----
     Karras et al., arXiv 2206.00364, algorithm 2 of DPM-Solver-2 as k-diffusion writes it.
     """
-    check_eta(eta)
-    for s, t in grid.steps():
-        down, up = _split(_rho(s), _rho(t), eta)
-        if down == 0:
-            yield Call(s, t, "eps", _euler_row(s, t, down, up))
-            continue
-        middle = grid.node_at(-math.log(_rho(s) * down) / 2)
-        yield Call(s, middle, "eps", _euler_row(s, middle, _rho(middle), 0.0), anchor="keep")
-        row = _euler_row(s, t, down, up)
-        yield Call(middle, t, "eps", row._replace(state=0.0, anchor=row.state))
+    return _by_midpoint(grid, eta, "eps", _euler_row)
 
 
 @solver("dpmpp_2s_ancestral")
@@ -71,16 +62,7 @@ def dpmpp_2s_ancestral(grid: Grid, *, eta: float = 1.0) -> Iterator[Call]:
     eta : float
         Share of the noise, 0 to 1.
     """
-    check_eta(eta)
-    for s, t in grid.steps():
-        down, up = _split(_rho(s), _rho(t), eta)
-        if down == 0:
-            yield Call(s, t, "x0", _data_row(s, t, down, up))
-            continue
-        middle = grid.node_at(-math.log(_rho(s) * down) / 2)
-        yield Call(s, middle, "x0", _data_row(s, middle, _rho(middle), 0.0), anchor="keep")
-        row = _data_row(s, t, down, up)
-        yield Call(middle, t, "x0", row._replace(state=0.0, anchor=row.state))
+    return _by_midpoint(grid, eta, "x0", _data_row)
 
 
 @solver("dpmpp_2s_sde")
@@ -145,6 +127,22 @@ def lcm(grid: Grid) -> Iterator[Call]:
     """
     for s, t in grid.steps():
         yield Call(s, t, "x0", Row(output=t.alpha, noise=t.sigma))
+
+
+def _by_midpoint(
+    grid: Grid, eta: float, target: str, row_of: Callable[[Node, Node, float, float], Row]
+) -> Iterator[Call]:
+    """Steps with the slope at the middle in ln rho; where one ends at rho = 0, with that at its start."""
+    check_eta(eta)
+    for s, t in grid.steps():
+        down, up = _split(_rho(s), _rho(t), eta)
+        row = row_of(s, t, down, up)
+        if down == 0:
+            yield Call(s, t, target, row)
+            continue
+        middle = grid.node_at(-math.log(_rho(s) * down) / 2)
+        yield Call(s, middle, target, row_of(s, middle, _rho(middle), 0.0), anchor="keep")
+        yield Call(middle, t, target, row._replace(state=0.0, anchor=row.state))
 
 
 def _rho(node: Node) -> float:
